@@ -1,9 +1,17 @@
 # Everything runs from here. Tools and servers come from the Go module proxy and Debian; nothing else is fetched.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+# What checks and generates the code has a module of its own (test/tools/dev).
 TOOL := go tool -modfile=test/tools/dev/go.mod
+UNIT = $$(go list ./... | grep -vE '/test/(integration|containerd|e2e|bench|demo)(/|$$)')
+RESULTS := out/test
 
-.PHONY: help build generate
+# run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
+run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
+
+.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo clean
+
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -12,4 +20,39 @@ build: ## the three binaries into bin/
 
 generate: ## deep copies and CRDs from the Go types
 	$(TOOL) controller-gen object paths=./...
-	$(TOOL) controller-gen crd:generateEmbeddedObjectMeta=false paths=./... output:crd:dir=deploy/crd
+	$(TOOL) controller-gen crd paths=./... output:crd:dir=deploy/crd
+
+fmt: ## format the code
+	$(TOOL) golangci-lint fmt
+
+lint: ## golangci-lint with the house's list
+	$(TOOL) golangci-lint run ./...
+
+verify: generate lint ## generated code fresh, modules tidy, lint clean
+	@git diff --exit-code --stat -- deploy '*zz_generated*' || { echo "generated files are stale: run 'make generate' and commit"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard -- deploy '*zz_generated*')" || { echo "generated files are not committed"; exit 1; }
+	go mod tidy -diff
+	@for mod in $$(git ls-files '*/go.mod'); do echo "go mod tidy -diff # $$mod"; (cd $$(dirname $$mod) && go mod tidy -diff); done
+
+vuln: ## known vulnerabilities (needs the Go vulnerability database, so not part of verify)
+	$(TOOL) govulncheck ./...
+
+test: test-unit test-integration test-containerd test-e2e count ## every test: unit, real API server, real containerd, real kubelet
+
+test-unit: deps ## unit tests with the race detector: no root, no servers
+	$(call run-tests,unit,-race,$(UNIT))
+
+test-integration: deps ## against a real etcd and kube-apiserver
+	$(call run-tests,integration,-p 1 -timeout 20m,./test/integration/...)
+
+test-containerd: deps ## against a real containerd and registry (root)
+	$(call run-tests,containerd,-p 1 -timeout 20m,./test/containerd/...)
+
+test-e2e: deps ## a real node: kubelet, containerd, scheduler (root)
+	$(call run-tests,e2e,-p 1 -timeout 20m,./test/e2e/...)
+
+count: # the closing line of everything that ran since the last clean
+	@cat $(RESULTS)/*.json | test/count
+
+clean: ## remove what was built here (the cached servers stay: see the README)
+	rm -rf bin out
