@@ -39,6 +39,9 @@ vuln: ## known vulnerabilities (needs the Go vulnerability database, so not part
 
 test: test-unit test-integration test-containerd test-e2e count ## every test: unit, real API server, real containerd, real kubelet
 
+deps: ## Debian packages that the tests need (test/tools/debian-packages)
+	@test/tools/install-debian-packages
+
 test-unit: deps ## unit tests with the race detector: no root, no servers
 	$(call run-tests,unit,-race,$(UNIT))
 
