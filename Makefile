@@ -13,7 +13,7 @@ run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-f
 .PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo clean
 
 help: ## this text
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 build: ## the three binaries into bin/
 	go build -trimpath -o bin/ ./cmd/...
