@@ -1,0 +1,141 @@
+package testenv
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"headstart.dev/test/testenv/internal/binaries"
+	"headstart.dev/test/testenv/internal/process"
+)
+
+const (
+	stopSignal     = syscall.SIGSTOP
+	continueSignal = syscall.SIGCONT
+
+	serviceCIDR = "10.96.0.0/16"
+	// apiServerStopTimeout is how long open requests may hold the server up; watches are ended after a second.
+	apiServerStopTimeout = 20 * time.Second
+)
+
+var (
+	servingIPs   = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 96, 0, 1)}
+	servingNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}
+)
+
+func (cp *ControlPlane) startEtcd(ctx context.Context) error {
+	ports, err := freePorts(ctx, 2)
+	if err != nil {
+		return err
+	}
+	cp.etcdURL = "http://" + loopback(ports[0])
+	peer := "http://" + loopback(ports[1])
+	return cp.startServer(ctx, process.Config{
+		Name: binaries.Etcd,
+		Args: []string{
+			"--name=default", "--data-dir=" + cp.work.Path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
+			"--listen-client-urls=" + cp.etcdURL, "--advertise-client-urls=" + cp.etcdURL,
+			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=default=" + peer,
+			"--quota-backend-bytes=" + strconv.Itoa(4<<30),
+		},
+		Ready: answersOK(cp.etcdURL+"/health", nil),
+	})
+}
+
+// StartAPIServer starts kube-apiserver after StopAPIServer, on the same port and data. It returns when the server is ready.
+func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
+	file := func(name string) string { return cp.work.Path(name) }
+	args := []string{
+		"--etcd-servers=" + cp.etcdURL,
+		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(cp.serverPort), "--endpoint-reconciler-type=none",
+		"--service-cluster-ip-range=" + serviceCIDR, "--allow-privileged=true",
+		"--client-ca-file=" + file("ca.crt"), "--tls-cert-file=" + file("serving.crt"), "--tls-private-key-file=" + file("serving.key"),
+		"--kubelet-client-certificate=" + file("kubelet-client.crt"), "--kubelet-client-key=" + file("kubelet-client.key"),
+		"--kubelet-preferred-address-types=InternalIP",
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + file("service-account.pub"),
+		"--service-account-signing-key-file=" + file("service-account.key"),
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		// Without a grace period the server does not end watches but waits for their clients, up to a minute.
+		"--shutdown-watch-termination-grace-period=1s", "--v=1",
+	}
+	if !cp.cfg.ControllerManager {
+		args = append(args, "--disable-admission-plugins=ServiceAccount")
+	}
+	tlsConfig, err := rest.TLSConfigFor(cp.Config())
+	if err != nil {
+		return fmt.Errorf("make the admin's TLS configuration: %w", err)
+	}
+	return cp.startServer(ctx, process.Config{
+		Name: binaries.APIServer, Args: append(args, cp.cfg.APIServerArgs...), StopTimeout: apiServerStopTimeout,
+		// /readyz waits for the bootstrap RBAC roles, not for the namespace, which every client takes for granted.
+		Ready: both(answersOK(cp.url()+"/readyz", tlsConfig), answersOK(cp.url()+"/api/v1/namespaces/default", tlsConfig)),
+	})
+}
+
+func (cp *ControlPlane) startScheduler(ctx context.Context) error {
+	args, ready, err := cp.clientServer(ctx, "system:kube-scheduler")
+	if err != nil {
+		return err
+	}
+	return cp.startServer(ctx, process.Config{
+		Name: binaries.Scheduler, Args: append(args, cp.cfg.SchedulerArgs...), Ready: ready,
+	})
+}
+
+func (cp *ControlPlane) startControllerManager(ctx context.Context) error {
+	args, ready, err := cp.clientServer(ctx, "system:kube-controller-manager")
+	if err != nil {
+		return err
+	}
+	args = append(args,
+		"--use-service-account-credentials=true", "--service-account-private-key-file="+cp.work.Path("service-account.key"),
+		"--root-ca-file="+cp.work.Path("ca.crt"),
+		"--cluster-signing-cert-file="+cp.work.Path("ca.crt"), "--cluster-signing-key-file="+cp.work.Path("ca.key"))
+	return cp.startServer(ctx, process.Config{
+		Name: binaries.ControllerManager, Args: append(args, cp.cfg.ControllerManagerArgs...), Ready: ready,
+	})
+}
+
+// clientServer returns the flags and the health check that the scheduler and the controller-manager have in common.
+func (cp *ControlPlane) clientServer(ctx context.Context, user string) ([]string, func(context.Context) error, error) {
+	port, err := freePort(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	kubeconfig, err := cp.writeKubeconfig(user)
+	if err != nil {
+		return nil, nil, err
+	}
+	args := []string{
+		"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+		"--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(port),
+	}
+	// Its serving certificate is self-signed at start, so there is nothing to check it against; it is our own child.
+	insecure := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // see above
+	return args, answersOK("https://"+loopback(port)+"/healthz", insecure), nil
+}
+
+func (cp *ControlPlane) signalAPIServer(signal syscall.Signal) error {
+	cp.mu.Lock()
+	defer cp.mu.Unlock()
+	if server := cp.servers[binaries.APIServer]; server != nil {
+		return server.Signal(signal)
+	}
+	return nil
+}
+
+func (cp *ControlPlane) url() string { return "https://" + loopback(cp.serverPort) }
+
+// CertPool holds the cluster's certificate authority, for clients that bring their own transport.
+func (cp *ControlPlane) CertPool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(cp.authority.Cert())
+	return pool
+}
