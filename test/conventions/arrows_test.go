@@ -24,30 +24,49 @@ func withinAny(pkg string, dirs ...string) bool {
 // pureDomains are the packages that decide: values in, values out.
 var pureDomains = []string{"readiness", "gates", "prepull", "gates/warmpool"}
 
-// forbidden says why a file may not import a package, or "" where it may. The arrows are those of the architecture:
-// cmd -> {agent, controllers} -> domain packages.
+// arrow forbids some imports to some folders. dir and imported are slash-separated; own is the imported package's path
+// within this module, "" where it is foreign.
+type arrow struct {
+	why     string
+	forbids func(dir, imported, own string) bool
+}
+
+// Those of the architecture: cmd -> {agent, controllers} -> domain packages.
+var arrows = []arrow{
+	{"only prepull/containerd knows the containerd client", func(dir, imported, _ string) bool {
+		return within(imported, containerdModule) && !withinAny(dir, "prepull/containerd", "prepull/soci")
+	}},
+	{"a domain package is pure: it takes values, not clients", func(dir, imported, _ string) bool {
+		return slices.Contains(pureDomains, dir) && withinAny(imported, clientGo, controllerRuntime)
+	}},
+	{"controller-runtime stays in the controllers", func(dir, imported, _ string) bool {
+		return within(imported, controllerRuntime) && !mayReconcile(dir)
+	}},
+	{"the agent and the controllers meet only at the Node object", func(dir, _, own string) bool {
+		return within(dir, "agent") && isController(own) || isController(dir) && within(own, "agent")
+	}},
+	{"domain packages know neither the agent nor a controller", func(dir, _, own string) bool {
+		return slices.Contains(pureDomains, dir) && (within(own, "agent") || isController(own))
+	}},
+	{"nothing imports test", func(_, _, own string) bool { return within(own, "test") }},
+}
+
+// forbidden says why a file may not import a package, or "" where it may. Tests may import everything but a command.
 func forbidden(f sourceFile, imported string) string {
-	dir := f.dir()
 	own, isOwn := strings.CutPrefix(imported, modulePath+"/")
-	switch {
-	case isOwn && within(own, "cmd"):
+	if !isOwn {
+		own = ""
+	}
+	if within(own, "cmd") {
 		return "nothing imports cmd"
-	case withinAny(dir, "test") || f.isTest():
+	}
+	if f.isTest() || within(f.dir(), "test") {
 		return ""
-	case isOwn && within(own, "test"):
-		return "nothing imports test"
-	case within(imported, containerdModule) && !withinAny(dir, "prepull/containerd", "prepull/soci"):
-		return "only prepull/containerd knows the containerd client"
-	case slices.Contains(pureDomains, dir) && (within(imported, clientGo) || within(imported, controllerRuntime)):
-		return "a domain package is pure: it takes values, not clients"
-	case within(imported, controllerRuntime) && !mayReconcile(dir):
-		return "controller-runtime stays in the controllers"
-	case isOwn && within(dir, "agent") && isController(own):
-		return "the agent and the controllers meet only at the Node object"
-	case isOwn && isController(dir) && within(own, "agent") && own != "agent/timeline":
-		return "the agent and the controllers meet only at the Node object"
-	case isOwn && slices.Contains(pureDomains, dir) && (within(own, "agent") || isController(own)):
-		return "domain packages know neither the agent nor a controller"
+	}
+	for _, a := range arrows {
+		if a.forbids(f.dir(), imported, own) {
+			return a.why
+		}
 	}
 	return ""
 }

@@ -46,7 +46,7 @@ func TestReadmeNamesOnlyPathsThatExist(t *testing.T) {
 	}
 	tops := []string{"cmd/", "agent/", "readiness/", "prepull/", "gates/", "deploy/", "bottlerocket/", "test/", ".ci/"}
 	for _, span := range code {
-		for _, word := range strings.Fields(span) {
+		for word := range strings.FieldsSeq(span) {
 			word = strings.TrimPrefix(strings.TrimRight(word, ".,:;)"), "./")
 			for _, top := range tops {
 				if strings.HasPrefix(word, top) {
