@@ -1,0 +1,151 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// OnDeadline says what happens to a pod that still waits when the deadline of its gate comes.
+// +kubebuilder:validation:Enum=Hold;Release
+type OnDeadline string
+
+// What a deadline does.
+const (
+	// OnDeadlineHold keeps the gate until its requirements hold, for ever if need be.
+	OnDeadlineHold OnDeadline = "Hold"
+	// OnDeadlineRelease lifts the gate, unsteered, so that the scheduler and the autoscaler can act on the pod.
+	OnDeadlineRelease OnDeadline = "Release"
+)
+
+// Placement says how a pod is steered to warm nodes when its last gate is lifted.
+// +kubebuilder:validation:Enum=None;Preferred
+type Placement string
+
+// How a pod is steered.
+const (
+	// PlacementNone leaves the pod's affinity as it is.
+	PlacementNone Placement = "None"
+	// PlacementPreferred adds a preferred node affinity of weight 100 to a warm node with room for the pod.
+	PlacementPreferred Placement = "Preferred"
+)
+
+// GatePolicySpec says which gate is meant, what a pod that carries it waits for, and what happens when that never comes.
+type GatePolicySpec struct {
+	// gateName is the name of the scheduling gate, as pods carry it in spec.schedulingGates. Gates that no policy names
+	// are never touched. Two policies for one gate are a conflict: the older one holds.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	// +kubebuilder:validation:XValidation:rule="!format.qualifiedName().validate(self).hasValue()",message="gateName must be a qualified name, as schedulingGates has it: example.com/image-preload"
+	// +required
+	GateName string `json:"gateName"`
+
+	// requires lists what must hold before the gate is lifted; all of it must hold.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +required
+	Requires []Requirement `json:"requires"`
+
+	// deadline is how long a pod waits at most, counted from its creation.
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="deadline must be longer than 0s: write 5m, or onDeadline: Hold to wait for ever"
+	// +optional
+	Deadline *metav1.Duration `json:"deadline,omitempty"`
+
+	// onDeadline says what happens then: Release lifts the gate (unsteered), Hold keeps it.
+	// +kubebuilder:default=Release
+	// +optional
+	OnDeadline OnDeadline `json:"onDeadline,omitempty"`
+
+	// placement says how a pod whose last gate is lifted is steered to nodes on which its images are warm.
+	// +kubebuilder:default=Preferred
+	// +optional
+	Placement Placement `json:"placement,omitempty"`
+}
+
+// Requirement is one thing that a pod waits for. Exactly one field is set.
+// +kubebuilder:validation:ExactlyOneOf=images;references
+type Requirement struct {
+	// images: the pod's images are warm on nodes where the pod could run.
+	// +optional
+	Images *ImagesRequirement `json:"images,omitempty"`
+
+	// references: every ConfigMap, Secret, PersistentVolumeClaim, ServiceAccount and other object that the pod names
+	// exists. Those that the pod marks optional are not waited for.
+	// +optional
+	References *ReferencesRequirement `json:"references,omitempty"`
+}
+
+// ImagesRequirement waits for warm images. An image is warm on a node when it is present, unpacked and complete there; a
+// node counts when every image of the pod, init containers included, is warm on it and the pod could run there: its
+// node selector, affinity, tolerations and resource requests fit what is free.
+type ImagesRequirement struct {
+	// minNodes is how many such nodes there must be.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	MinNodes int32 `json:"minNodes,omitempty"`
+}
+
+// ReferencesRequirement waits for the objects that a pod names in its own namespace, and for the cluster's classes that
+// it names.
+type ReferencesRequirement struct{}
+
+// GatePolicyStatus tells what the policy does at present. It holds counts, never lists of pods.
+type GatePolicyStatus struct {
+	// observedGeneration is the generation of the spec that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions: Accepted says whether the policy is in force.
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// waitingPods is how many pods wait for this gate.
+	// +optional
+	WaitingPods int32 `json:"waitingPods"`
+
+	// liftedTotal is how many gates were lifted because the requirements held, since the policy was made.
+	// +optional
+	LiftedTotal int64 `json:"liftedTotal"`
+
+	// deadlineTotal is how many gates were lifted because the deadline came, since the policy was made.
+	// +optional
+	DeadlineTotal int64 `json:"deadlineTotal"`
+
+	// oldestWaiting is when the pod that waits longest was created; absent when none waits.
+	// +optional
+	OldestWaiting *metav1.Time `json:"oldestWaiting,omitempty"`
+}
+
+// GatePolicy says when one scheduling gate is lifted from the pods that carry it.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=gatepolicies,scope=Cluster,shortName=gp
+// +kubebuilder:printcolumn:name="Gate",type=string,JSONPath=`.spec.gateName`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Waiting",type=integer,JSONPath=`.status.waitingPods`
+// +kubebuilder:printcolumn:name="Lifted",type=integer,JSONPath=`.status.liftedTotal`
+// +kubebuilder:printcolumn:name="Deadline",type=integer,JSONPath=`.status.deadlineTotal`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type GatePolicy struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +required
+	Spec GatePolicySpec `json:"spec"`
+	// +optional
+	Status GatePolicyStatus `json:"status,omitempty"`
+}
+
+// GatePolicyList is a list of GatePolicies.
+// +kubebuilder:object:root=true
+type GatePolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []GatePolicy `json:"items"`
+}
