@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -26,11 +27,18 @@ const (
 
 // remove ends every process of the workspace and then takes away its mounts, namespaces, links, cgroups and folder.
 func remove(id, dir string) error {
+	strays, err := strayCgroups(id, dir)
+	if err != nil {
+		return err
+	}
 	if err := killAll(id, dir); err != nil {
 		return err
 	}
-	if err := errors.Join(unmountBelow(dir), removeNetwork(id), removeCgroups(id)); err != nil {
+	if err := errors.Join(unmountBelow(dir), removeNetwork(id), removeCgroups(id), removeShimSockets(dir)); err != nil {
 		return err
+	}
+	for _, stray := range strays {
+		removeStray(stray)
 	}
 	if left, err := mountsBelow(dir); err != nil || len(left) > 0 {
 		return errors.Join(err, fmt.Errorf("remove workspace %s: still mounted: %v", id, left))
@@ -95,13 +103,18 @@ func belongs(pid int, id, dir string) bool {
 	if err == nil && bytes.Contains(cgroups, []byte("/"+resourcePrefix(id))) {
 		return !zombie(proc)
 	}
+	return rootedIn(proc, dir) && !zombie(proc)
+}
+
+// rootedIn says whether the root file system of a process is a mount whose layers are in dir.
+func rootedIn(proc, dir string) bool {
 	mounts, err := os.ReadFile(proc + "mountinfo")
 	if err != nil {
 		return false
 	}
 	for line := range strings.Lines(string(mounts)) {
 		if fields := strings.Fields(line); len(fields) > 5 && fields[4] == "/" && strings.Contains(line, dir+"/") {
-			return !zombie(proc)
+			return true
 		}
 	}
 	return false
@@ -153,6 +166,34 @@ func unmountBelow(dir string) error {
 	return nil
 }
 
+// shimSocket is where every containerd, private or not, puts the sockets of its shims.
+var shimSocket = regexp.MustCompile(`/run/containerd/s/[0-9a-f]{64}`)
+
+// removeShimSockets removes the sockets of killed shims, which the shims' bundles name.
+func removeShimSockets(dir string) error {
+	bundles := filepath.Join(dir, "state", "io.containerd.runtime.v2.task", "*", "*")
+	for _, name := range []string{"address", "bootstrap.json"} {
+		paths, err := filepath.Glob(filepath.Join(bundles, name))
+		if err != nil {
+			return fmt.Errorf("look for shims: %w", err)
+		}
+		for _, path := range paths {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return fmt.Errorf("read a shim's bundle: %w", err)
+			}
+			socket := shimSocket.Find(content)
+			if socket == nil {
+				continue
+			}
+			if err := os.Remove(string(socket)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("remove a shim's socket: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 func removeNetwork(id string) error {
 	names, err := filepath.Glob(filepath.Join(netnsDir, resourcePrefix(id)+"*"))
 	if err != nil {
@@ -175,62 +216,6 @@ func removeNetwork(id string) error {
 		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("delete network link %q: %w", link.Attrs().Name, err)
 		}
-	}
-	return nil
-}
-
-// cgroups returns the top cgroups of a workspace in all hierarchies, of version 1 and 2.
-func cgroups(id string) ([]string, error) {
-	unified, err := filepath.Glob(filepath.Join(cgroupRoot, resourcePrefix(id)+"*"))
-	if err != nil {
-		return nil, fmt.Errorf("look for cgroups: %w", err)
-	}
-	split, err := filepath.Glob(filepath.Join(cgroupRoot, "*", resourcePrefix(id)+"*"))
-	if err != nil {
-		return nil, fmt.Errorf("look for cgroups: %w", err)
-	}
-	return append(unified, split...), nil
-}
-
-// removeCgroups removes the workspace's cgroups, children first. A cgroup stays busy for a moment after its last process.
-func removeCgroups(id string) error {
-	tops, err := cgroups(id)
-	if err != nil {
-		return err
-	}
-	deadline := time.Now().Add(settleTimeout)
-	for _, top := range tops {
-		for {
-			err := removeCgroup(top)
-			if err == nil {
-				break
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("remove cgroup %s: %w", top, err)
-			}
-			<-time.After(settlePeriod)
-		}
-	}
-	return nil
-}
-
-func removeCgroup(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list cgroup: %w", err)
-	}
-	for _, entry := range entries {
-		if entry.IsDir() {
-			if err := removeCgroup(filepath.Join(dir, entry.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove cgroup: %w", err)
 	}
 	return nil
 }

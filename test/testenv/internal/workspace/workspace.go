@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,9 @@ type Workspace struct {
 	id   string
 	dir  string
 	lock *os.File
+
+	closing  sync.Once
+	closeErr error
 }
 
 // New makes a workspace, after removing those whose owners are dead.
@@ -65,7 +69,9 @@ func New() (*Workspace, error) {
 func (w *Workspace) ID() string { return w.id }
 
 // Path returns a path inside the workspace's folder.
-func (w *Workspace) Path(elem ...string) string { return filepath.Join(append([]string{w.dir}, elem...)...) }
+func (w *Workspace) Path(elem ...string) string {
+	return filepath.Join(append([]string{w.dir}, elem...)...)
+}
 
 // Mkdir makes a folder inside the workspace and returns its path.
 func (w *Workspace) Mkdir(elem ...string) (string, error) {
@@ -97,10 +103,13 @@ func (w *Workspace) Link(suffix string) string { return linkPrefix(w.id) + suffi
 func resourcePrefix(id string) string { return "headstart-" + id + "-" }
 func linkPrefix(id string) string     { return "h" + id + "-" }
 
-// Close removes everything that belongs to the workspace. It is an error when something resists.
+// Close removes everything that belongs to the workspace. It is an error when something resists; the next New tries
+// again. Closing again does nothing.
 func (w *Workspace) Close() error {
-	err := remove(w.id, w.dir)
-	return errors.Join(err, w.lock.Close())
+	w.closing.Do(func() {
+		w.closeErr = errors.Join(remove(w.id, w.dir), w.lock.Close())
+	})
+	return w.closeErr
 }
 
 func newID() (string, error) {

@@ -1,0 +1,205 @@
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+
+	"headstart.dev/test/testenv/internal/binaries"
+	"headstart.dev/test/testenv/internal/process"
+	"headstart.dev/test/testenv/internal/workspace"
+)
+
+const (
+	criNamespace = "k8s.io"
+	cniBinDir    = "/usr/lib/cni"
+	pauseImage   = "headstart.test/pause:1"
+	// containerdStopTimeout is generous beside the usual 100 ms: an unpack in flight has to be abandoned.
+	containerdStopTimeout = 20 * time.Second
+)
+
+// ContainerdConfig says how containerd is set up. The zero value has no registry and the overlayfs snapshotter.
+type ContainerdConfig struct {
+	// Registry is reachable by its Host() as plain HTTP; nil for none. More can be added in CertsDir.
+	Registry *Registry
+	// Snapshotter of the CRI; empty means overlayfs.
+	Snapshotter string
+	// ExtraConfig is TOML that is appended to the configuration: new tables only.
+	ExtraConfig string
+	// Host is the machine to run in; nil means this one.
+	Host *Host
+	// Progress receives lines while servers are built; nil means stderr.
+	Progress io.Writer
+}
+
+// Containerd is a private containerd with the CRI: own root, state, socket and CNI configuration folder (empty at start).
+type Containerd struct {
+	cfg    ContainerdConfig
+	work   *workspace.Workspace
+	binDir string
+
+	mu     sync.Mutex
+	server *process.Process
+}
+
+// StartContainerd starts a containerd that is stopped, with all that it runs, when the test ends. It skips without root.
+func StartContainerd(t testing.TB, cfg ContainerdConfig) *Containerd {
+	t.Helper()
+	RequireRoot(t)
+	c, err := NewContainerd(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("start containerd: %v", err)
+	}
+	cleanUp(t, c)
+	return c
+}
+
+// NewContainerd starts a containerd that has the sandbox image loaded. The caller must Stop it; on error nothing is left
+// running. ctx bounds the start.
+func NewContainerd(ctx context.Context, cfg ContainerdConfig) (*Containerd, error) {
+	if cfg.Progress == nil {
+		cfg.Progress = os.Stderr
+	}
+	if cfg.Snapshotter == "" {
+		cfg.Snapshotter = "overlayfs"
+	}
+	if err := ensurePackages(ctx, cfg.Progress); err != nil {
+		return nil, err
+	}
+	binDir, err := binaries.Ensure(ctx, cfg.Progress, binaries.Containerd, binaries.Shim)
+	if err != nil {
+		return nil, err
+	}
+	work, err := workspace.New()
+	if err != nil {
+		return nil, err
+	}
+	c := &Containerd{cfg: cfg, work: work, binDir: binDir}
+	if err := c.prepare(); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	if err := c.Restart(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	if err := c.loadPause(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+// Address is the path of the gRPC socket, which serves containerd's API and the CRI.
+func (c *Containerd) Address() string { return c.work.Path("containerd.sock") }
+
+// Root is the folder of persistent data: content, snapshots, metadata.
+func (c *Containerd) Root() string { return c.work.Path("root") }
+
+// CNIConfDir is where containerd looks for network configurations. It is empty until somebody writes one: see WriteCNI.
+func (c *Containerd) CNIConfDir() string { return c.work.Path("cni") }
+
+// CertsDir is the certs.d folder of registry hosts.
+func (c *Containerd) CertsDir() string { return c.work.Path("certs.d") }
+
+// ConfigPath is containerd's configuration file.
+func (c *Containerd) ConfigPath() string { return c.work.Path("config.toml") }
+
+// Kill ends containerd with SIGKILL, as the kernel does when memory runs out. Containers go on running.
+func (c *Containerd) Kill() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		return nil
+	}
+	return c.server.Kill()
+}
+
+// Restart stops containerd in good order, if it runs, and starts it again on the same data.
+func (c *Containerd) Restart(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server != nil {
+		if err := c.server.Stop(); err != nil {
+			return err
+		}
+	}
+	server, err := process.Start(ctx, process.Config{
+		Name: binaries.Containerd, Path: c.binDir + "/" + binaries.Containerd, Args: []string{"--config", c.ConfigPath()},
+		// The shim is looked for in PATH.
+		Env:     []string{c.work.Env(), "PATH=" + c.binDir + ":" + os.Getenv("PATH"), "OTEL_TRACES_EXPORTER=none"},
+		LogPath: c.work.Path("containerd.log"), NetworkNamespace: c.cfg.Host.namespace(),
+		Ready: c.ready, StopTimeout: containerdStopTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	c.server = server
+	return nil
+}
+
+// Client returns a containerd client whose default namespace is the CRI's. The caller closes it.
+func (c *Containerd) Client() (*containerd.Client, error) {
+	client, err := containerd.New(c.Address(), containerd.WithDefaultNamespace(criNamespace), containerd.WithTimeout(time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd: %w", err)
+	}
+	return client, nil
+}
+
+// Stop ends containerd and all containers that it started, and removes its data. It is safe to call again.
+func (c *Containerd) Stop() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	if c.server != nil {
+		err = c.server.Stop()
+	}
+	return errors.Join(err, c.work.Close())
+}
+
+func (c *Containerd) processes() []*process.Process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		return nil
+	}
+	return []*process.Process{c.server}
+}
+
+// packages are the Debian packages that containers need, by a path that says that they are there.
+var packages = map[string]string{
+	"runc": "/usr/sbin/runc", "containernetworking-plugins": cniBinDir + "/bridge",
+}
+
+// ensurePackages installs the missing Debian packages when it can, and names them in one line when it cannot.
+func ensurePackages(ctx context.Context, progress io.Writer) error {
+	var missing []string
+	for name, path := range packages {
+		if _, err := os.Stat(path); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	list := strings.Join(missing, " ")
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("start containerd: missing Debian packages; run: sudo apt-get install %s", list)
+	}
+	fmt.Fprintln(progress, "testenv: apt-get install", list)
+	for _, args := range [][]string{{"update", "-q"}, append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)} {
+		cmd := exec.CommandContext(ctx, "apt-get", args...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("install Debian packages %s: %w: %s", list, err, output)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package testenv
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/emptypb"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"headstart.dev/test/testenv/images"
+)
+
+// containerdTemplate is containerd's configuration. restrict_oom_score_adj: containers must start on machines without
+// CAP_SYS_RESOURCE. netns_mounts_under_state_dir and runc's Root: nothing may lie outside the workspace. The
+// disabled plugins have sockets or devices outside it.
+var containerdTemplate = template.Must(template.New("containerd").Parse(`version = 3
+root = '{{.Dir}}/root'
+state = '{{.Dir}}/state'
+disabled_plugins = [
+  'io.containerd.nri.v1.nri', 'io.containerd.snapshotter.v1.btrfs', 'io.containerd.snapshotter.v1.zfs',
+  'io.containerd.snapshotter.v1.devmapper', 'io.containerd.snapshotter.v1.blockfile', 'io.containerd.snapshotter.v1.erofs',
+  'io.containerd.tracing.processor.v1.otlp',
+]
+
+[grpc]
+address = '{{.Dir}}/containerd.sock'
+
+[plugins.'io.containerd.internal.v1.opt']
+path = '{{.Dir}}/opt'
+
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = '{{.Snapshotter}}'
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = '{{.Pause}}'
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = '{{.Dir}}/certs.d'
+
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ['{{.CNIBinDir}}']
+conf_dir = '{{.Dir}}/cni'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+BinaryName = 'runc'
+Root = '{{.Dir}}/runc'
+SystemdCgroup = false
+{{.Extra}}
+`))
+
+const hostsTOML = `server = "http://%[1]s"
+
+[host."http://%[1]s"]
+capabilities = ["pull", "resolve"]
+`
+
+// prepare writes what containerd reads at its start.
+func (c *Containerd) prepare() error {
+	for _, dir := range []string{"cni", "certs.d", "opt"} {
+		if _, err := c.work.Mkdir(dir); err != nil {
+			return err
+		}
+	}
+	if c.cfg.Registry != nil {
+		if err := c.AddRegistry(c.cfg.Registry); err != nil {
+			return err
+		}
+	}
+	var config strings.Builder
+	err := containerdTemplate.Execute(&config, map[string]string{
+		"Dir": c.work.Path(), "Snapshotter": c.cfg.Snapshotter, "Pause": pauseImage, "CNIBinDir": cniBinDir, "Extra": c.cfg.ExtraConfig,
+	})
+	if err != nil {
+		return fmt.Errorf("write containerd's configuration: %w", err)
+	}
+	_, err = c.work.Write([]byte(config.String()), "config.toml")
+	return err
+}
+
+// AddRegistry lets containerd pull from one more registry; it takes effect at once. In a Host, the registry appears on
+// the host's loopback.
+func (c *Containerd) AddRegistry(r *Registry) error {
+	if c.cfg.Host != nil {
+		if err := c.cfg.Host.Forward(r.Port()); err != nil {
+			return err
+		}
+	}
+	dir, err := c.work.Mkdir("certs.d", r.Host())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), fmt.Appendf(nil, hostsTOML, r.Host()), 0o600); err != nil {
+		return fmt.Errorf("write hosts.toml of %s: %w", r.Host(), err)
+	}
+	return nil
+}
+
+// loadPause imports the sandbox image, which machine images bring along, and pins it.
+func (c *Containerd) loadPause(ctx context.Context) error {
+	image, err := images.Pause(ctx)
+	if err != nil {
+		return err
+	}
+	path := c.work.Path("pause.tar")
+	tag, err := name.NewTag(pauseImage)
+	if err != nil {
+		return fmt.Errorf("name the sandbox image: %w", err)
+	}
+	if err := tarball.WriteToFile(path, tag, image); err != nil {
+		return fmt.Errorf("write the sandbox image: %w", err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("read the sandbox image: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	client, err := c.Client()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	imported, err := client.Import(ctx, file, containerd.WithImageLabels(map[string]string{"io.cri-containerd.pinned": "pinned"}),
+		containerd.WithImageRefTranslator(archive.FilterRefPrefix("")))
+	if err != nil {
+		return fmt.Errorf("import the sandbox image: %w", err)
+	}
+	for _, record := range imported {
+		if err := containerd.NewImage(client, record).Unpack(ctx, c.cfg.Snapshotter); err != nil {
+			return fmt.Errorf("unpack the sandbox image: %w", err)
+		}
+	}
+	return nil
+}
+
+// CRI returns a connection to the container runtime interface. The caller closes it.
+func (c *Containerd) CRI() (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("unix://"+c.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the CRI: %w", err)
+	}
+	return conn, nil
+}
+
+// ready asks containerd's API and the CRI, which comes up a moment later.
+func (c *Containerd) ready(ctx context.Context) error {
+	conn, err := c.CRI()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := versionapi.NewVersionClient(conn).Version(ctx, &emptypb.Empty{}); err != nil {
+		return fmt.Errorf("ask containerd for its version: %w", err)
+	}
+	if _, err := runtimeapi.NewRuntimeServiceClient(conn).Version(ctx, &runtimeapi.VersionRequest{}); err != nil {
+		return fmt.Errorf("ask the CRI for its version: %w", err)
+	}
+	return nil
+}
