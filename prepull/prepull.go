@@ -49,6 +49,8 @@ type ImageStatus struct {
 	Attempts int `json:"attempts"`
 	// Error is the last failure, one line, without credentials; empty when the last attempt went well.
 	Error string `json:"error,omitempty"`
+	// Stages says where the time of the last pull went.
+	Stages []Stage `json:"stages,omitempty"`
 	// Started and Finished are wall-clock times; zero when it has not happened.
 	Started  time.Time `json:"started,omitzero"`
 	Finished time.Time `json:"finished,omitzero"`

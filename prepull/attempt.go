@@ -1,0 +1,121 @@
+package prepull
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// The wait before a retry is drawn evenly from [0, min(retryCap, retryBase<<n)]: full jitter, so that the nodes of a
+// scale-up do not come back to a struggling registry at one moment. The cap keeps a healed registry from being noticed
+// late: pods wait for these images.
+const (
+	retryBase = 500 * time.Millisecond
+	retryCap  = 20 * time.Second
+)
+
+// releaseTimeout bounds the giving up of a pin; it is a few local calls.
+const releaseTimeout = 30 * time.Second
+
+// backoff returns the wait after the given number of failures in a row (1 or more).
+func backoff(failures int, random func(int64) int64) time.Duration {
+	limit := retryCap
+	if shift := failures - 1; shift < 10 {
+		limit = min(retryCap, retryBase<<shift)
+	}
+	return time.Duration(random(int64(limit) + 1))
+}
+
+// pull tries one image until it is there, cannot heal, is given up, or ctx ends.
+func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
+	log := p.cfg.Log.WithValues("image", name)
+	for failures := 0; ; {
+		var before int64
+		p.update(pl, func(s *ImageStatus) {
+			before = s.FetchedBytes
+			s.State, s.Attempts = StatePulling, s.Attempts+1
+			if s.Started.IsZero() {
+				s.Started = time.Now()
+			}
+		})
+		status, err := p.attempt(ctx, pl)
+		if err == nil {
+			log.Info("image is there", "state", status.State, "digest", status.Digest, "engine", status.Engine,
+				"fetchedBytes", status.FetchedBytes, "attempt", status.Attempts,
+				"duration", status.Finished.Sub(status.Started).Round(time.Millisecond).String())
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if status.FetchedBytes > before {
+			failures = 0 // it moves: what has been fetched is kept
+		}
+		failures++
+		if IsPermanent(err) || (p.cfg.MaxAttempts > 0 && failures >= p.cfg.MaxAttempts) {
+			p.metrics.seconds.WithLabelValues(string(resultFailed)).Observe(time.Since(status.Started).Seconds())
+			p.update(pl, func(s *ImageStatus) { s.State, s.Error, s.Finished = StateFailed, oneLine(err), time.Now() })
+			log.Error(err, "image failed", "attempt", status.Attempts)
+			return
+		}
+		wait := backoff(failures, rand.Int64N) //nolint:gosec // jitter needs no secrecy
+		log.Info("image is tried again", "attempt", status.Attempts, "duration", wait.String(), "reason", oneLine(err))
+		p.update(pl, func(s *ImageStatus) { s.Error = oneLine(err) })
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// attempt runs the Store once and returns the status that it led to.
+func (p *Puller) attempt(ctx context.Context, pl *pull) (ImageStatus, error) {
+	p.mu.Lock()
+	img, fetchedBefore := pl.status.Image, pl.status.FetchedBytes
+	p.mu.Unlock()
+	var counted int64
+	apply := func(s *ImageStatus, pr Progress) {
+		s.Digest, s.Engine, s.Snapshotter = pr.Digest, pr.Engine, pr.Snapshotter
+		s.FetchedBytes, s.DoneBytes, s.TotalBytes = fetchedBefore+pr.FetchedBytes, pr.DoneBytes, pr.TotalBytes
+		p.metrics.bytes.Add(float64(max(0, pr.FetchedBytes-counted)))
+		counted = max(counted, pr.FetchedBytes)
+	}
+	result, err := p.cfg.Store.Pull(ctx, img, func(pr Progress) {
+		p.update(pl, func(s *ImageStatus) { apply(s, pr) })
+	})
+	if err == nil {
+		p.update(pl, func(s *ImageStatus) {
+			apply(s, result.Progress)
+			s.State, s.Error, s.Finished, s.Stages = StateWarm, "", time.Now(), result.Stages
+			if result.Lazy {
+				s.State = StateLazy
+			}
+		})
+	}
+	p.mu.Lock()
+	status := pl.status
+	p.mu.Unlock()
+	if err == nil {
+		p.metrics.seconds.WithLabelValues(string(outcome(status))).Observe(status.Finished.Sub(status.Started).Seconds())
+	}
+	return status, err
+}
+
+// release gives up the pin of an image that is wanted no longer.
+func (p *Puller) release(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	if err := p.cfg.Store.Release(ctx, name); err != nil && !errors.Is(err, context.Canceled) {
+		p.cfg.Log.Error(err, "image keeps its pin until the pin expires", "image", name)
+	}
+}
+
+// oneLine renders an error for a status or a journal.
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(err.Error()), " ")
+}

@@ -1,0 +1,55 @@
+package containerd
+
+import (
+	"context"
+
+	"github.com/containerd/platforms"
+
+	"headstart.dev/prepull"
+	"headstart.dev/prepull/containerd/internal/registry"
+)
+
+// Names of engines, as they appear in prepull.ImageStatus.
+const (
+	EngineDirect = "direct"
+	EngineClient = "client"
+	EngineCRI    = "cri"
+)
+
+// engine is one way to bring an image's content and snapshots to the node. When pull returns nil, these hold, whichever
+// engine it was:
+//
+//   - the content store has the index (if any), the manifest and the config, with their GC labels; the layers' blobs
+//     are there unless the node discards them;
+//   - the snapshotter has a committed snapshot for every layer's chain ID, with the tree that containerd would make;
+//   - the config's blob refers to the top snapshot, so that it outlives the lease.
+//
+// Image records are not an engine's business: they come last, for all alike. pull may be called again after an error
+// and uses what is there. The context carries namespace and lease.
+type engine interface {
+	name() string
+	// unfit says why the engine cannot do this pull, "" when it can.
+	unfit(p *pull) string
+	pull(ctx context.Context, p *pull) error
+}
+
+// pull is one image on its way.
+type pull struct {
+	node     *node
+	image    prepull.Image
+	name     string // normalised, as pods and the CRI know it
+	source   string // normalised, as it is fetched
+	resolved *registry.Image
+	progress *progress
+}
+
+// resolve asks the registry what the name stands for.
+func (p *pull) resolve(ctx context.Context) error {
+	var err error
+	p.resolved, err = p.node.registry.Resolve(ctx, p.source, platforms.Default())
+	if err != nil {
+		return err
+	}
+	p.progress.resolved(p.resolved.Target.Digest.String(), p.resolved.TotalBytes())
+	return nil
+}

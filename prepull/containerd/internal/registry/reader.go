@@ -1,0 +1,339 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"headstart.dev/prepull/containerd/internal/tokens"
+)
+
+// Reader delivers a blob in order while it fetches ranges of it in parallel. What fails is fetched again from where it
+// stopped, so that a reset costs no byte twice. It does not verify: only the whole blob has a digest.
+//
+// One goroutine reads; Close may be called from any, and must be called.
+type Reader struct {
+	repo    *Repository
+	desc    ocispec.Descriptor
+	options ReadOptions
+	hosts   []*host
+	ctx     context.Context //nolint:containedctx // a Reader is one operation, like an http.Response's body
+	cancel  context.CancelCauseFunc
+	wg      sync.WaitGroup
+
+	chunks  chan *chunk
+	current *chunk
+	offset  int64 // of the next byte that Read returns
+
+	whole  atomic.Bool // the server ignores ranges: the blob comes in one stream
+	stream io.ReadCloser
+
+	mu       sync.Mutex
+	redirect string // where the registry sent the last range to
+	served   map[*host]bool
+}
+
+// ReadOptions tune one Reader.
+type ReadOptions struct {
+	// Rank of its ranges among those of all other Readers.
+	Rank tokens.Rank
+	// Offset to begin at.
+	Offset int64
+	// OriginOnly passes by all mirrors, because what they served was corrupt.
+	OriginOnly bool
+	// OnBytes is told of every byte that came over the network, from many goroutines.
+	OnBytes func(n int64)
+}
+
+// chunk is one range on its way.
+type chunk struct {
+	offset int64
+	data   []byte // the part of buffer that the range fills
+	buffer []byte
+	read   int
+	err    error
+	done   chan struct{}
+}
+
+// errNoRanges: the server answered a range with the whole blob.
+var errNoRanges = errors.New("the server ignores ranges")
+
+// Open begins to fetch a blob.
+func (r *Repository) Open(ctx context.Context, desc ocispec.Descriptor, options ReadOptions) *Reader {
+	ctx, cancel := context.WithCancelCause(ctx)
+	rd := &Reader{
+		repo: r, desc: desc, options: options, ctx: ctx, cancel: cancel,
+		chunks: make(chan *chunk, r.client.cfg.Connections),
+		offset: options.Offset, served: map[*host]bool{}, hosts: r.hosts,
+	}
+	if options.OriginOnly {
+		rd.hosts = r.hosts[len(r.hosts)-1:]
+	}
+	rd.wg.Go(rd.schedule)
+	return rd
+}
+
+// schedule requests range after range, as fast as buffers come free. Buffers are taken in the order of the blob, so the
+// next range to be consumed always has one, and Readers cannot block each other for good.
+func (rd *Reader) schedule() {
+	defer close(rd.chunks)
+	b := rd.repo.client.buffers
+	for offset := rd.options.Offset; offset < rd.desc.Size && rd.ctx.Err() == nil && !rd.whole.Load(); {
+		buffer, err := b.get(rd.ctx, rd.options.Rank)
+		if err != nil {
+			return
+		}
+		n := min(int64(len(buffer)), rd.desc.Size-offset)
+		c := &chunk{offset: offset, data: buffer[:n], buffer: buffer, done: make(chan struct{})}
+		rd.wg.Go(func() {
+			defer close(c.done)
+			c.err = rd.fetch(c)
+		})
+		select {
+		case rd.chunks <- c:
+		case <-rd.ctx.Done():
+			<-c.done
+			b.put(buffer)
+			return
+		}
+		offset += n
+	}
+}
+
+// Read implements io.Reader.
+func (rd *Reader) Read(p []byte) (int, error) {
+	for {
+		if rd.offset >= rd.desc.Size {
+			return 0, io.EOF
+		}
+		if rd.whole.Load() {
+			return rd.readStream(p)
+		}
+		data, err := rd.next()
+		if errors.Is(err, errNoRanges) {
+			rd.whole.Store(true)
+			rd.release()
+			rd.wg.Go(rd.drain)
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		n := copy(p, data)
+		rd.advance(n)
+		return n, nil
+	}
+}
+
+// next returns what is left of the present range, waiting for it when need be.
+func (rd *Reader) next() ([]byte, error) {
+	if rd.current == nil {
+		c, more := <-rd.chunks
+		if !more {
+			return nil, rd.cause(io.ErrUnexpectedEOF)
+		}
+		rd.current = c
+		<-c.done
+	}
+	c := rd.current
+	if c.err != nil {
+		return nil, rd.cause(c.err)
+	}
+	return c.data[c.read:], nil
+}
+
+func (rd *Reader) advance(n int) {
+	rd.offset += int64(n)
+	if c := rd.current; c != nil {
+		if c.read += n; c.read == len(c.data) {
+			rd.release()
+		}
+	}
+}
+
+// release gives the current range's buffer back.
+func (rd *Reader) release() {
+	if c := rd.current; c != nil {
+		rd.current = nil
+		rd.repo.client.buffers.put(c.buffer)
+	}
+}
+
+func (rd *Reader) cause(err error) error {
+	if cause := context.Cause(rd.ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// Close stops all requests and waits until they have ended.
+func (rd *Reader) Close() error {
+	rd.cancel(context.Canceled)
+	rd.release()
+	rd.drain()
+	rd.wg.Wait()
+	if rd.stream != nil {
+		return rd.stream.Close()
+	}
+	return nil
+}
+
+// drain gives the buffers of all ranges back that nobody will read.
+func (rd *Reader) drain() {
+	for c := range rd.chunks {
+		<-c.done
+		rd.repo.client.buffers.put(c.buffer)
+	}
+}
+
+// Quarantine leaves the mirrors that served this blob alone for a while: it was corrupt. It reports whether a mirror
+// was among them, so that the origin is worth a try.
+func (rd *Reader) Quarantine() bool {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	mirror := false
+	for h := range rd.served {
+		if h != rd.repo.hosts[len(rd.repo.hosts)-1] {
+			h.rest(time.Now())
+			mirror = true
+		}
+	}
+	return mirror
+}
+
+// fetch fills one chunk, from host to host and with retries.
+func (rd *Reader) fetch(c *chunk) error {
+	var errs []error
+	got := 0
+	for i, h := range rd.hosts {
+		last := i == len(rd.hosts)-1
+		if !last && !h.usable(time.Now()) {
+			continue
+		}
+		err := rd.fetchFrom(h, c, &got, last)
+		if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("fetch blob %s of %s: %w", rd.desc.Digest, rd.repo.spec.Locator, hostsError(errs))
+}
+
+// rangeAttempts is how many failures in a row without a new byte end a range, and with it this attempt at the image. At
+// the origin they take about 15 seconds with their pauses.
+const rangeAttempts = 7
+
+func (rd *Reader) fetchFrom(h *host, c *chunk, got *int, last bool) error {
+	attempts, timeout := 2, mirrorHeaderTimeout
+	if last {
+		attempts, timeout = rangeAttempts, originHeaderTimeout
+	}
+	refreshed := false
+	for failures := 0; ; {
+		before := *got
+		usedRedirect, err := rd.request(h, c, got, timeout)
+		h.record(err, time.Now())
+		if err == nil {
+			rd.mu.Lock()
+			rd.served[h] = true
+			rd.mu.Unlock()
+			return nil
+		}
+		if rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
+			return err
+		}
+		if *got > before {
+			failures = 0
+		}
+		switch {
+		case errors.Is(err, errTooSlow):
+			continue // on another connection, at once
+		case Terminal(err) && usedRedirect:
+			rd.dropRedirect() // a signed URL has expired: ask the registry again
+		case errors.Is(err, ErrUnauthorized) && !refreshed:
+			refreshed = true
+			if err := rd.repo.refresh(rd.ctx, h); err != nil {
+				return err
+			}
+			continue
+		case Terminal(err):
+			return err
+		}
+		rd.repo.client.pace.failed(err)
+		if failures++; failures >= attempts {
+			return err
+		}
+		if err := pause(rd.ctx, failures, err); err != nil {
+			return err
+		}
+	}
+}
+
+// request asks for what is missing of a chunk and reads it. got counts what has come, also when it fails.
+func (rd *Reader) request(h *host, c *chunk, got *int, timeout time.Duration) (usedRedirect bool, err error) {
+	target := rd.repo.target(h, "blobs", rd.desc.Digest.String())
+	rd.mu.Lock()
+	if rd.redirect != "" && rd.served[h] {
+		target, usedRedirect = rd.redirect, true
+	}
+	rd.mu.Unlock()
+	first, lastByte := c.offset+int64(*got), c.offset+int64(len(c.data))-1
+	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", first, lastByte)}}
+	resp, err := rd.repo.send(rd.ctx, h, http.MethodGet, target, header, timeout)
+	if err != nil {
+		return usedRedirect, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	switch {
+	case resp.StatusCode == http.StatusOK && first == 0 && resp.ContentLength == int64(len(c.data)):
+		// The whole blob is what was asked for.
+	case resp.StatusCode == http.StatusOK:
+		return usedRedirect, errNoRanges
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
+		return usedRedirect, fmt.Errorf("%s has fewer than the %d bytes that the manifest declares: %w", h.Host, rd.desc.Size, ErrRefused)
+	case resp.StatusCode != http.StatusPartialContent:
+		return usedRedirect, newStatusError(resp)
+	default:
+		if err := checkContentRange(resp.Header.Get("Content-Range"), first, lastByte, rd.desc.Size); err != nil {
+			return usedRedirect, fmt.Errorf("%s: %w", h.Host, err)
+		}
+	}
+	rd.mu.Lock()
+	if final := resp.Request.URL; final.Host != h.Host {
+		rd.redirect = final.String()
+	}
+	rd.served[h] = true
+	rd.mu.Unlock()
+	return usedRedirect, rd.fill(resp.Body, c, got)
+}
+
+func (rd *Reader) dropRedirect() {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	rd.redirect = ""
+}
+
+// checkContentRange compares what the server says it sends with what was asked for.
+func checkContentRange(value string, first, last, size int64) error {
+	var gotFirst, gotLast, gotSize int64
+	if _, err := fmt.Sscanf(value, "bytes %d-%d/%d", &gotFirst, &gotLast, &gotSize); err != nil {
+		gotSize = size
+		if _, err := fmt.Sscanf(value, "bytes %d-%d/*", &gotFirst, &gotLast); err != nil {
+			return fmt.Errorf("content range %q cannot be read", value)
+		}
+	}
+	if gotSize != size {
+		return fmt.Errorf("the blob has %d bytes, the manifest declares %d: %w", gotSize, size, ErrRefused)
+	}
+	if gotFirst != first || gotLast != last {
+		return fmt.Errorf("content range %q is not the bytes %d-%d that were asked for", value, first, last)
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxManifestBytes bounds an index or a manifest.
+// Source: containerd core/remotes/docker/fetcher.go@v2.4.2 reads at most 8 MiB of a manifest.
+const MaxManifestBytes = 8 << 20
+
+// MaxConfigBytes bounds an image config: the largest known are some hundred KiB.
+const MaxConfigBytes = 32 << 20
+
+// requestAttempts is how often one small request is tried at one host.
+const requestAttempts = 5
+
+// manifestTypes is what the client understands, in order of preference.
+var manifestTypes = strings.Join([]string{
+	ocispec.MediaTypeImageIndex,
+	"application/vnd.docker.distribution.manifest.list.v2+json",
+	ocispec.MediaTypeImageManifest,
+	"application/vnd.docker.distribution.manifest.v2+json",
+	"*/*",
+}, ", ")
+
+// Repository is one repository of a registry, with the mirrors in front of it. It is safe for concurrent use.
+type Repository struct {
+	client  *Client
+	spec    reference.Spec
+	domain  string // docker.io
+	path    string // library/nginx
+	hosts   []*host
+	created time.Time
+	fresh   freshFlag
+}
+
+// Domain returns the registry's name as it stands in references.
+func (r *Repository) Domain() string { return r.domain }
+
+// Path returns the repository's name within its registry.
+func (r *Repository) Path() string { return r.path }
+
+// Head resolves a tag to its descriptor without counting as a pull. Size is 0 where the registry does not say it.
+func (r *Repository) Head(ctx context.Context, tag string) (ocispec.Descriptor, error) {
+	var desc ocispec.Descriptor
+	err := r.try(ctx, docker.HostCapabilityResolve, func(h *host, timeout time.Duration) error {
+		resp, err := r.send(ctx, h, http.MethodHead, r.target(h, "manifests", tag), http.Header{"Accept": {manifestTypes}}, timeout)
+		if err != nil {
+			return err
+		}
+		defer closeBody(resp)
+		if resp.StatusCode != http.StatusOK {
+			return newStatusError(resp)
+		}
+		desc.Digest = digest.Digest(resp.Header.Get("Docker-Content-Digest"))
+		desc.Size, desc.MediaType = max(0, resp.ContentLength), mediaType(resp)
+		return desc.Digest.Validate()
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("resolve %s:%s: %w", r.spec.Locator, tag, err)
+	}
+	return desc, nil
+}
+
+// Manifest fetches an index or manifest by tag or digest. The descriptor's digest is that of the returned bytes.
+func (r *Repository) Manifest(ctx context.Context, object string) (ocispec.Descriptor, []byte, error) {
+	capability, want := docker.HostCapabilityResolve, digest.Digest("")
+	if dgst, err := digest.Parse(object); err == nil {
+		capability, want = docker.HostCapabilityPull, dgst
+	}
+	var desc ocispec.Descriptor
+	var body []byte
+	err := r.try(ctx, capability, func(h *host, timeout time.Duration) error {
+		var err error
+		desc.MediaType, body, err = r.get(ctx, h, "manifests", object, MaxManifestBytes, timeout)
+		if err != nil {
+			return err
+		}
+		desc.Size, desc.Digest = int64(len(body)), digest.FromBytes(body)
+		if want != "" && want.Algorithm().FromBytes(body) != want {
+			h.rest(time.Now())
+			return fmt.Errorf("manifest %s from %s: %w", want, h.Host, ErrCorrupt)
+		}
+		if want != "" {
+			desc.Digest = want
+		}
+		return nil
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, nil, fmt.Errorf("fetch the manifest %s of %s: %w", object, r.spec.Locator, err)
+	}
+	return desc, body, nil
+}
+
+// Blob fetches a small blob whole and verifies it.
+func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if desc.Size > limit {
+		return nil, fmt.Errorf("fetch blob %s: %d bytes, at most %d are allowed: %w", desc.Digest, desc.Size, limit, ErrRefused)
+	}
+	var body []byte
+	err := r.try(ctx, docker.HostCapabilityPull, func(h *host, timeout time.Duration) error {
+		var err error
+		_, body, err = r.get(ctx, h, "blobs", desc.Digest.String(), desc.Size, timeout)
+		if err != nil {
+			return err
+		}
+		if int64(len(body)) != desc.Size || desc.Digest.Algorithm().FromBytes(body) != desc.Digest {
+			h.rest(time.Now())
+			return fmt.Errorf("blob %s from %s: %w", desc.Digest, h.Host, ErrCorrupt)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("fetch blob %s of %s: %w", desc.Digest, r.spec.Locator, err)
+	}
+	return body, nil
+}
+
+func (r *Repository) get(ctx context.Context, h *host, kind, object string, limit int64, timeout time.Duration) (string, []byte, error) {
+	header := http.Header{}
+	if kind == "manifests" {
+		header.Set("Accept", manifestTypes)
+	}
+	resp, err := r.send(ctx, h, http.MethodGet, r.target(h, kind, object), header, timeout)
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return "", nil, newStatusError(resp)
+	}
+	stall := newStall(resp.Body, bodyStallTimeout)
+	defer stall.stop()
+	body, err := io.ReadAll(io.LimitReader(stall, limit+1))
+	if err != nil {
+		return "", nil, fmt.Errorf("read from %s: %w", h.Host, err)
+	}
+	if int64(len(body)) > limit {
+		return "", nil, fmt.Errorf("%s sends more than %d bytes: %w", h.Host, limit, ErrRefused)
+	}
+	return mediaType(resp), body, nil
+}
+
+// try runs one request at each host in order, with retries, and returns the error of the host that came furthest.
+func (r *Repository) try(ctx context.Context, capability docker.HostCapabilities, request func(*host, time.Duration) error) error {
+	var errs []error
+	for i, h := range r.hosts {
+		last := i == len(r.hosts)-1
+		if !h.Capabilities.Has(capability) || (!last && !h.usable(time.Now())) {
+			continue
+		}
+		attempts, timeout := 1, mirrorHeaderTimeout
+		if last {
+			attempts, timeout = requestAttempts, originHeaderTimeout
+		}
+		err := r.tryHost(ctx, h, attempts, func() error { return request(h, timeout) })
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("no host of %s may do this; see its hosts.toml", r.domain)
+	}
+	return hostsError(errs)
+}
+
+func (r *Repository) tryHost(ctx context.Context, h *host, attempts int, request func() error) error {
+	refreshed := false
+	for failures := 1; ; failures++ {
+		err := request()
+		h.record(err, time.Now())
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case errors.Is(err, ErrUnauthorized) && !refreshed:
+			refreshed = true
+			if err := r.refresh(ctx, h); err != nil {
+				return err
+			}
+			continue
+		case Terminal(err) || failures >= attempts:
+			return err
+		}
+		if err := pause(ctx, failures, err); err != nil {
+			return err
+		}
+	}
+}
+
+// refresh replaces the tokens of a host; the next request asks for fresh credentials.
+func (r *Repository) refresh(ctx context.Context, h *host) error {
+	r.fresh.raise()
+	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, &r.fresh)(r.domain)
+	if err != nil {
+		return fmt.Errorf("read the registry hosts of %s: %w", r.domain, err)
+	}
+	for _, again := range registryHosts {
+		if again.Host == h.Host && again.Path == h.Path {
+			h.mu.Lock()
+			h.Authorizer = again.Authorizer
+			h.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// hostsError joins what the hosts said. Only when all agree that it is not there, or that they refuse, is that final:
+// a mirror's 404 beside an origin that is down is not.
+func hostsError(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	last := errs[len(errs)-1]
+	if Terminal(last) {
+		return last
+	}
+	texts := make([]string, 0, len(errs))
+	for _, err := range errs[:len(errs)-1] {
+		texts = append(texts, err.Error())
+	}
+	return fmt.Errorf("%w (before that %s)", last, strings.Join(texts, "; "))
+}
+
+func mediaType(resp *http.Response) string {
+	value, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return strings.TrimSpace(value)
+}

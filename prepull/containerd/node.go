@@ -1,0 +1,113 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/go-logr/logr"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/grpc"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"headstart.dev/prepull/containerd/internal/registry"
+)
+
+// callTimeout bounds a call to containerd that moves no image data. A containerd under load answers in milliseconds.
+const callTimeout = 20 * time.Second
+
+// leaseExpiry is how long an unfinished pull is kept from containerd's garbage collection: a node that was switched off
+// over night still resumes.
+const leaseExpiry = 24 * time.Hour
+
+// node is a connection to containerd with what was found there.
+type node struct {
+	client    *client.Client
+	cri       criapi.ImageServiceClient
+	namespace string
+	found     Discovery
+	registry  *registry.Client
+	log       logr.Logger
+}
+
+// connect returns the present connection or makes one and discovers what is behind it.
+func (s *Store) connect(ctx context.Context) (*node, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.node != nil {
+		return s.node, nil
+	}
+	if info, err := os.Stat(s.cfg.Address); err != nil {
+		return nil, fmt.Errorf("connect to containerd: no socket at %s: %w; is containerd running?", s.cfg.Address, errors.Unwrap(err))
+	} else if info.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("connect to containerd: %s is no socket", s.cfg.Address)
+	}
+	c, err := client.New(s.cfg.Address, client.WithDefaultNamespace(s.cfg.Namespace), client.WithTimeout(callTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd at %s: %w", s.cfg.Address, err)
+	}
+	conn, ok := c.Conn().(grpc.ClientConnInterface)
+	if !ok {
+		return nil, fmt.Errorf("connect to containerd at %s: its client has no gRPC connection", s.cfg.Address)
+	}
+	n := &node{client: c, cri: criapi.NewImageServiceClient(conn), namespace: s.cfg.Namespace, log: s.cfg.Log}
+	discoverCtx, cancel := context.WithTimeout(n.context(ctx), callTimeout)
+	defer cancel()
+	if n.found, err = n.discover(discoverCtx, s.cfg.Snapshotter); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to containerd at %s: %w", s.cfg.Address, err), c.Close())
+	}
+	n.registry = registry.New(registry.Config{
+		HostDirs:    n.found.HostDirs,
+		Credentials: s.cfg.Credentials,
+		UserAgent:   "headstart-agent",
+		Log:         s.cfg.Log,
+	})
+	s.cfg.Log.Info("containerd is connected", "version", n.found.Version, "snapshotter", n.found.Snapshotter,
+		"snapshotterFrom", n.found.SnapshotterFrom, "discardLayers", n.found.DiscardLayers, "settingsFrom", n.found.SettingsFrom,
+		"hostDirs", n.found.HostDirs, "capabilities", n.found.Capabilities)
+	s.node = n
+	return n, nil
+}
+
+// forget drops the connection when containerd has gone: the next pull discovers what comes back.
+func (s *Store) forget(n *node, err error) {
+	if !errdefs.IsUnavailable(err) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.node == n {
+		s.node = nil // left open: other pulls may still end well on it, and grpc closes it with the last of them
+	}
+}
+
+// context adds the namespace, and takes the voice of containerd's client.
+func (n *node) context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(quiet(ctx), n.namespace)
+}
+
+// lease keeps all that is done under the returned context from garbage collection. It is named after the image, so that
+// the next attempt, of this process or another, goes on with it. The returned function deletes it: call it on success
+// only.
+func (n *node) lease(ctx context.Context, dgst digest.Digest) (context.Context, func(context.Context) error, error) {
+	manager := n.client.LeasesService()
+	l, err := manager.Create(ctx, leases.WithID("headstart/"+dgst.String()), leases.WithExpiration(leaseExpiry))
+	if err != nil {
+		if !errdefs.IsAlreadyExists(err) {
+			return ctx, nil, fmt.Errorf("create a lease: %w", err)
+		}
+		l = leases.Lease{ID: "headstart/" + dgst.String()}
+	}
+	return leases.WithLease(ctx, l.ID), func(ctx context.Context) error {
+		if err := manager.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("delete the lease: %w", err)
+		}
+		return nil
+	}, nil
+}

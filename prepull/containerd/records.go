@@ -1,0 +1,207 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+)
+
+// Labels on image records. The first two are the CRI's: managed says that the CRI may use the record, pinned that the
+// kubelet's image garbage collection leaves the image alone.
+// Source: containerd internal/cri/labels/labels.go@v2.4.2.
+const (
+	labelManaged      = "io.cri-containerd.image"
+	labelManagedValue = "managed"
+	labelPinned       = "io.cri-containerd.pinned"
+	labelPinnedValue  = "pinned"
+	// labelOwner marks a pin as ours: no other is ever dropped.
+	labelOwner      = "headstart.dev/pinned-by"
+	labelOwnerValue = "headstart-agent"
+	// labelUntil is when the pin expires, RFC 3339. A pinned image cannot be evicted under disk pressure, so no pin
+	// may outlive the agent that wanted it for ever.
+	labelUntil = "headstart.dev/pinned-until"
+)
+
+// pinTTL is how long a pin holds without being renewed. Every pull, thus every start of the agent, renews it.
+const pinTTL = 7 * 24 * time.Hour
+
+// recordNames returns the names that the CRI gives an image: its config's digest, repo:tag when there is a tag, and
+// repo@digest. The last is what pods that are pinned by digest look for, and the one that the CRI does not add by
+// itself to an image that it adopts.
+func recordNames(name string, target, config digest.Digest) ([]string, error) {
+	named, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return nil, fmt.Errorf("parse image %q: %w", name, err)
+	}
+	names := []string{config.String()}
+	if _, tagged := named.(reference.Tagged); tagged {
+		names = append(names, named.String())
+	}
+	byDigest, err := reference.WithDigest(reference.TrimNamed(named), target)
+	if err != nil {
+		return nil, fmt.Errorf("name image %q by digest: %w", name, err)
+	}
+	return append(names, byDigest.String()), nil
+}
+
+// writeRecords makes the image visible. It comes last: the CRI does not look whether a record's snapshots exist.
+func (p *pull) writeRecords(ctx context.Context) error {
+	names, err := recordNames(p.name, p.resolved.Target.Digest, p.resolved.Config.Digest)
+	if err != nil {
+		return err
+	}
+	labels := map[string]string{labelManaged: labelManagedValue}
+	if p.image.Pin {
+		labels[labelPinned], labels[labelOwner] = labelPinnedValue, labelOwnerValue
+		labels[labelUntil] = time.Now().Add(pinTTL).UTC().Format(time.RFC3339)
+	}
+	for _, name := range names {
+		if err := p.node.writeRecord(ctx, images.Image{Name: name, Target: p.resolved.Target, Labels: labels}); err != nil {
+			return fmt.Errorf("write the image record %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// writeRecord creates a record, or brings target and our labels of an existing one up to date and keeps its others.
+func (n *node) writeRecord(ctx context.Context, img images.Image) error {
+	service := n.client.ImageService()
+	for {
+		_, err := service.Create(ctx, img)
+		if err == nil || !errdefs.IsAlreadyExists(err) {
+			return err
+		}
+		old, err := service.Get(ctx, img.Name)
+		if errdefs.IsNotFound(err) {
+			continue // removed between the two calls
+		}
+		if err != nil {
+			return err
+		}
+		var changed []string
+		if old.Target.Digest != img.Target.Digest {
+			changed = append(changed, "target")
+		}
+		for key, value := range img.Labels {
+			if old.Labels[key] != value {
+				changed = append(changed, "labels."+key)
+			}
+		}
+		if len(changed) == 0 {
+			return nil
+		}
+		if _, err := service.Update(ctx, img, changed...); !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+}
+
+// unpin drops our pin from every record of the name's image, except from the config's record while another of our pins
+// stands on it: images with different names may share it.
+func (n *node) unpin(ctx context.Context, name string) error {
+	service := n.client.ImageService()
+	img, err := service.Get(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	all, err := service.List(ctx, fmt.Sprintf("target.digest==%s", img.Target.Digest))
+	if err != nil {
+		return fmt.Errorf("list the records of %s: %w", img.Target.Digest, err)
+	}
+	repo := repository(name)
+	var configs []images.Image
+	others := false
+	for _, record := range all {
+		switch {
+		case record.Labels[labelOwner] != labelOwnerValue:
+		case isDigest(record.Name):
+			configs = append(configs, record)
+		case record.Name == name || (repository(record.Name) == repo && strings.Contains(record.Name, "@")):
+			if err := n.dropPin(ctx, record); err != nil {
+				return err
+			}
+		default:
+			others = true
+		}
+	}
+	if others {
+		return nil
+	}
+	for _, record := range configs {
+		if err := n.dropPin(ctx, record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *node) dropPin(ctx context.Context, record images.Image) error {
+	labels := maps.Clone(record.Labels)
+	for _, key := range []string{labelPinned, labelOwner, labelUntil} {
+		delete(labels, key)
+	}
+	record.Labels = labels
+	// The whole map: a single label's field path cannot delete.
+	if _, err := n.client.ImageService().Update(ctx, record, "labels"); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("unpin the image record %q: %w", record.Name, err)
+	}
+	return nil
+}
+
+func isDigest(name string) bool {
+	_, err := digest.Parse(name)
+	return err == nil
+}
+
+func repository(name string) string {
+	named, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return name
+	}
+	return named.Name()
+}
+
+// isThere reports whether the image is complete: every snapshot of the chain is committed, and manifest and config are
+// in the content store with the label that keeps the chain.
+func (p *pull) isThere(ctx context.Context) (bool, error) {
+	snapshots := p.node.client.SnapshotService(p.node.found.Snapshotter)
+	top := identity.ChainID(p.resolved.DiffIDs).String()
+	if top != "" {
+		if _, err := snapshots.Stat(ctx, top); err != nil {
+			if errdefs.IsNotFound(err) {
+				return false, nil
+			}
+			return false, fmt.Errorf("look for the snapshot %s: %w", top, err)
+		}
+	}
+	store := p.node.client.ContentStore()
+	for _, blob := range p.resolved.Blobs {
+		info, err := store.Info(ctx, blob.Desc.Digest)
+		if errdefs.IsNotFound(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("look for the blob %s: %w", blob.Desc.Digest, err)
+		}
+		if blob.Desc.Digest == p.resolved.Config.Digest && info.Labels[p.node.snapshotLabel()] != top {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// snapshotLabel on a config's blob refers to its top snapshot for containerd's garbage collection.
+func (n *node) snapshotLabel() string {
+	return "containerd.io/gc.ref.snapshot." + n.found.Snapshotter
+}

@@ -1,0 +1,220 @@
+// Package containerd puts images into containerd as the CRI would have pulled them, by the fastest way that the node
+// allows. It is the only package that knows the containerd client. Start from New.
+//
+// An image is pulled by one of several engines (see engine); all of them leave the same state behind: the same
+// snapshots, the same content, the same three image records. What the node can do is discovered, never assumed.
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"headstart.dev/prepull"
+	"headstart.dev/prepull/containerd/internal/registry"
+)
+
+// Defaults of Config.
+const (
+	DefaultAddress   = "/run/containerd/containerd.sock"
+	DefaultNamespace = "k8s.io"
+	// AutoSnapshotter asks the CRI which snapshotter it uses.
+	AutoSnapshotter = "auto"
+)
+
+// Config is what a Store needs. The zero value is a node's usual setting.
+type Config struct {
+	// Address of containerd's socket, DefaultAddress when empty.
+	Address string
+	// Namespace of images, DefaultNamespace when empty.
+	Namespace string
+	// Snapshotter that images are unpacked into, AutoSnapshotter when empty.
+	Snapshotter string
+	// Credentials for registries; nil is anonymous. See registry credentials in package credentials.
+	Credentials func(ctx context.Context, image, host string, fresh bool) (username, secret string, err error)
+	// Rewrites fetch images from elsewhere and store them under the name that pods use. The first that fits counts.
+	Rewrites []Rewrite
+	// Log gets what was discovered, once, and whatever needs a look.
+	Log logr.Logger
+}
+
+// Rewrite replaces the beginning of a normalised image name: from docker.io/ to 1111.dkr.ecr.eu-west-1.amazonaws.com/hub/.
+type Rewrite struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// Store implements prepull.Store on a containerd. It connects at the first pull and again after containerd restarts.
+// All methods are safe for concurrent use.
+type Store struct {
+	cfg     Config
+	engines []engine
+
+	mu   sync.Mutex
+	node *node
+}
+
+var _ prepull.Store = (*Store)(nil)
+
+// New checks the config and makes no call: containerd need not be there yet.
+func New(cfg Config) (*Store, error) {
+	if cfg.Address == "" {
+		cfg.Address = DefaultAddress
+	}
+	if cfg.Namespace == "" {
+		cfg.Namespace = DefaultNamespace
+	}
+	if cfg.Snapshotter == "" {
+		cfg.Snapshotter = AutoSnapshotter
+	}
+	cfg.Address = strings.TrimPrefix(cfg.Address, "unix://")
+	if !strings.HasPrefix(cfg.Address, "/") {
+		return nil, fmt.Errorf("containerd address %q: want the absolute path of its socket, such as %s", cfg.Address, DefaultAddress)
+	}
+	for _, r := range cfg.Rewrites {
+		if r.From == "" || r.To == "" {
+			return nil, fmt.Errorf("registry rewrite from %q to %q: both are needed, such as docker.io/ and registry.example/hub/", r.From, r.To)
+		}
+	}
+	return &Store{cfg: cfg, engines: []engine{clientEngine{}}}, nil
+}
+
+// Close ends the connection. Pulls that run fail.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.node == nil {
+		return nil
+	}
+	err := s.node.client.Close()
+	s.node = nil
+	return err
+}
+
+// Discovered returns what was found at containerd, and false while there is no connection.
+func (s *Store) Discovered() (Discovery, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.node == nil {
+		return Discovery{}, false
+	}
+	return s.node.found, true
+}
+
+// Discover connects when it has not yet, and returns what the node can do.
+func (s *Store) Discover(ctx context.Context) (Discovery, error) {
+	n, err := s.connect(ctx)
+	if err != nil {
+		return Discovery{}, err
+	}
+	return n.found, nil
+}
+
+// Pull implements prepull.Store.
+func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull.Progress)) (prepull.Result, error) {
+	name, err := prepull.Normalize(img.Ref)
+	if err != nil {
+		return prepull.Result{}, prepull.Permanent(err)
+	}
+	n, err := s.connect(ctx)
+	if err != nil {
+		return prepull.Result{}, err
+	}
+	p := &pull{node: n, image: img, name: name, source: s.rewrite(name), progress: newProgress(n.found.Snapshotter, report)}
+	began := time.Now()
+	err = s.pull(n.context(ctx), p)
+	if err != nil {
+		s.forget(n, err)
+		return prepull.Result{Progress: p.progress.snapshot()}, classify(fmt.Errorf("pull image %q: %w", name, err))
+	}
+	p.progress.stage("total", time.Since(began))
+	return p.progress.result(), nil
+}
+
+func (s *Store) pull(ctx context.Context, p *pull) error {
+	if err := p.resolve(ctx); err != nil {
+		return err
+	}
+	ctx, release, err := p.node.lease(ctx, p.resolved.Target.Digest)
+	if err != nil {
+		return err
+	}
+	there, err := p.isThere(ctx)
+	if err != nil {
+		return err
+	}
+	if !there {
+		if err := s.runEngines(ctx, p); err != nil {
+			return err // the lease stays: what was fetched is used by the next attempt
+		}
+	}
+	if err := p.writeRecords(ctx); err != nil {
+		return err
+	}
+	p.progress.complete()
+	return release(ctx)
+}
+
+// runEngines hands the image from engine to engine until one succeeds. A failure that no engine can help, such as an
+// image that does not exist, ends the row.
+func (s *Store) runEngines(ctx context.Context, p *pull) error {
+	var errs []error
+	for _, e := range s.engines {
+		if reason := e.unfit(p); reason != "" {
+			s.cfg.Log.V(1).Info("engine is passed over", "image", p.name, "engine", e.name(), "reason", reason)
+			continue
+		}
+		p.progress.engine(e.name())
+		err := e.pull(ctx, p)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("engine %s: %w", e.name(), err))
+		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) {
+			break
+		}
+		s.cfg.Log.Info("engine failed", "image", p.name, "engine", e.name(), "reason", err.Error())
+	}
+	if len(errs) == 0 {
+		return errors.New("no engine fits this node")
+	}
+	return errors.Join(errs...)
+}
+
+// Release implements prepull.Store: it drops the pins that Pull set, and no others.
+func (s *Store) Release(ctx context.Context, name string) error {
+	name, err := prepull.Normalize(name)
+	if err != nil {
+		return nil //nolint:nilerr // what cannot be parsed was never pulled
+	}
+	n, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.unpin(n.context(ctx), name); err != nil {
+		return fmt.Errorf("unpin image %q: %w", name, err)
+	}
+	return nil
+}
+
+func (s *Store) rewrite(name string) string {
+	for _, r := range s.cfg.Rewrites {
+		if rest, fits := strings.CutPrefix(name, r.From); fits {
+			return r.To + rest
+		}
+	}
+	return name
+}
+
+// classify marks what cannot heal.
+func classify(err error) error {
+	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) {
+		return prepull.Permanent(err)
+	}
+	return err
+}

@@ -1,0 +1,169 @@
+// Package credentials finds what to log in with at a registry, from where a kubelet finds it: exec credential providers
+// first, then docker config files. Credentials are held in memory only, and never appear in errors or logs.
+//
+// Start from New; a Keyring is safe for concurrent use.
+package credentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/go-logr/logr"
+)
+
+// Places where a node keeps its credentials.
+const (
+	// EKS puts its provider's config here before user data runs.
+	// Source: amazon-eks-ami nodeadm/internal/kubelet/image-credential-provider.go@v20260724.
+	defaultProviderConfig = "/etc/eks/image-credential-provider/config.json"
+	defaultProviderBinDir = "/etc/eks/image-credential-provider"
+)
+
+// defaultDockerConfigs are read when they exist, as a kubelet does.
+// Source: kubernetes pkg/credentialprovider/config.go@v1.37.2.
+var defaultDockerConfigs = []string{"/var/lib/kubelet/config.json", "/root/.docker/config.json"}
+
+// Config says where credentials are. The zero value is the places of a stock node, each only if it is there.
+type Config struct {
+	// ProviderConfig is a kubelet CredentialProviderConfig: a file, or a folder of *.json, *.yaml and *.yml.
+	// ProviderBinDir holds the providers' programs. Both or none.
+	ProviderConfig, ProviderBinDir string
+	// DockerConfigs are docker config.json files. nil is the kubelet's places; a file that is named must exist.
+	DockerConfigs []string
+	Log           logr.Logger
+}
+
+// Keyring looks credentials up.
+type Keyring struct {
+	providers []*provider
+	docker    []dockerFile
+	log       logr.Logger
+}
+
+// New reads the provider config. Docker config files are read at each look-up: tools renew them.
+func New(cfg Config) (*Keyring, error) {
+	k := &Keyring{log: cfg.Log}
+	if cfg.ProviderConfig == "" && cfg.ProviderBinDir == "" {
+		if _, err := os.Stat(defaultProviderConfig); err == nil {
+			cfg.ProviderConfig, cfg.ProviderBinDir = defaultProviderConfig, defaultProviderBinDir
+		}
+	}
+	if (cfg.ProviderConfig == "") != (cfg.ProviderBinDir == "") {
+		return nil, errors.New("credential providers need both a config (credentialProviderConfig) and a folder with their programs (credentialProviderBinDir)")
+	}
+	if cfg.ProviderConfig != "" {
+		var err error
+		if k.providers, err = readProviders(cfg.ProviderConfig, cfg.ProviderBinDir, cfg.Log); err != nil {
+			return nil, err
+		}
+	}
+	for _, path := range cfg.DockerConfigs {
+		if _, err := readDockerConfig(path); err != nil {
+			return nil, err
+		}
+		k.docker = append(k.docker, dockerFile{path: path})
+	}
+	if cfg.DockerConfigs == nil {
+		for _, path := range defaultDockerConfigs {
+			k.docker = append(k.docker, dockerFile{path: path, optional: true})
+		}
+	}
+	return k, nil
+}
+
+// Lookup returns what to log in with at host for an image, which is a normalised name with or without tag and digest;
+// two empty strings where nothing is known, which is to pull anonymously. host is the one that is talked to: where it is
+// a mirror of the image's registry, only credentials for the mirror are returned, never those for the registry behind
+// it. fresh passes by the cache, because a registry has just refused what was in it.
+//
+// A provider that fails is logged and passed by, as the kubelet does; its error is returned only when nothing else is
+// found.
+func (k *Keyring) Lookup(ctx context.Context, image, host string, fresh bool) (username, secret string, err error) {
+	image = repositoryAt(image, host)
+	merged := entries{}
+	var errs []error
+	for _, p := range k.providers {
+		if !p.allows(image) {
+			continue
+		}
+		found, err := p.provide(ctx, image, fresh)
+		if err != nil {
+			k.log.Error(err, "credential provider failed", "provider", p.name, "image", image)
+			errs = append(errs, err)
+			continue
+		}
+		merged.merge(found)
+	}
+	if e, ok := merged.find(image); ok {
+		return e.username, e.secret, nil
+	}
+	for _, f := range k.docker {
+		found, err := f.read()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if e, ok := found.find(image); ok {
+			return e.username, e.secret, nil
+		}
+	}
+	return "", "", errors.Join(errs...)
+}
+
+// repositoryAt is the name to look up: the image's repository as it is called at the host.
+func repositoryAt(image, host string) string {
+	image, _, _ = strings.Cut(image, "@")
+	if colon := strings.LastIndex(image, ":"); colon > strings.LastIndex(image, "/") {
+		image = image[:colon]
+	}
+	domain, path, _ := strings.Cut(image, "/")
+	if host == "" || host == domain || (domain == dockerHub && isDockerHub(host)) {
+		return image
+	}
+	return host + "/" + path
+}
+
+// entry is one set of credentials.
+type entry struct{ username, secret string }
+
+// entries are credentials by pattern, such as *.dkr.ecr.*.amazonaws.com or quay.io/team.
+type entries map[string]entry
+
+func (e entries) merge(more entries) {
+	for pattern, one := range more {
+		if _, known := e[pattern]; !known {
+			e[pattern] = one
+		}
+	}
+}
+
+// find returns the entry whose pattern fits best: like the kubelet, it tries patterns in reverse order of their text, so
+// that a longer path comes before the shorter that it begins with.
+func (e entries) find(image string) (entry, bool) {
+	patterns := make([]string, 0, len(e))
+	for pattern := range e {
+		patterns = append(patterns, pattern)
+	}
+	slices.Sort(patterns)
+	slices.Reverse(patterns)
+	for _, pattern := range patterns {
+		if matches(pattern, image) {
+			return e[pattern], true
+		}
+	}
+	if domain, _, _ := strings.Cut(image, "/"); isDockerHub(domain) {
+		for _, alias := range dockerHubAliases {
+			if one, ok := e[alias]; ok {
+				return one, true
+			}
+		}
+	}
+	return entry{}, false
+}
+
+// String keeps credentials out of every log.
+func (e entry) String() string { return fmt.Sprintf("credentials of %d characters", len(e.secret)) }

@@ -1,0 +1,181 @@
+package prepull_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"headstart.dev/prepull"
+)
+
+// memStore is a Store in memory: images come by a script of errors, and pins are remembered.
+type memStore struct {
+	mu       sync.Mutex
+	failures map[string][]error // by normalised name: what the next pulls answer
+	pins     map[string]bool
+	pulls    map[string]int
+	hang     map[string]bool
+}
+
+func newMemStore() *memStore {
+	return &memStore{failures: map[string][]error{}, pins: map[string]bool{}, pulls: map[string]int{}, hang: map[string]bool{}}
+}
+
+func (m *memStore) Pull(ctx context.Context, img prepull.Image, report func(prepull.Progress)) (prepull.Result, error) {
+	name, err := prepull.Normalize(img.Ref)
+	if err != nil {
+		return prepull.Result{}, err
+	}
+	m.mu.Lock()
+	m.pulls[name]++
+	hang := m.hang[name]
+	if queue := m.failures[name]; len(queue) > 0 {
+		err, m.failures[name] = queue[0], queue[1:]
+	}
+	m.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return prepull.Result{}, ctx.Err()
+	}
+	if err != nil {
+		return prepull.Result{}, err
+	}
+	pr := prepull.Progress{Digest: "sha256:abc", Engine: "direct", FetchedBytes: 5, DoneBytes: 5, TotalBytes: 10}
+	report(pr)
+	pr.FetchedBytes, pr.DoneBytes = 10, 10
+	m.mu.Lock()
+	m.pins[name] = img.Pin
+	m.mu.Unlock()
+	return prepull.Result{Progress: pr}, nil
+}
+
+func (m *memStore) Release(_ context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pins[name] = false
+	return nil
+}
+
+func start(t *testing.T, cfg prepull.Config) (*prepull.Puller, func()) {
+	t.Helper()
+	cfg.Log = logr.Discard()
+	p, err := prepull.New(cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = p.Run(ctx) })
+	return p, func() { cancel(); wg.Wait() }
+}
+
+func TestPullerRetriesWhatHeals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		store.failures["docker.io/library/a:latest"] = []error{errors.New("reset"), errors.New("reset\nagain")}
+		store.failures["docker.io/library/b:latest"] = []error{prepull.Permanent(errors.New("not found"))}
+		reg := prometheus.NewRegistry()
+		p, stop := start(t, prepull.Config{Store: store, Registerer: reg, Images: []prepull.Image{{Ref: "b"}, {Ref: "a", Priority: 1}, {Ref: "UPPER"}}})
+		defer stop()
+
+		statuses, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		require.Len(t, statuses, 3)
+		require.Equal(t, "docker.io/library/a:latest", statuses[0].Name, "highest priority first")
+		require.Equal(t, prepull.StateWarm, statuses[0].State)
+		require.Equal(t, 3, statuses[0].Attempts)
+		require.Empty(t, statuses[0].Error)
+		require.Equal(t, prepull.StateFailed, statuses[1].State, "a reference that cannot be parsed")
+		require.Contains(t, statuses[1].Error, `parse image "UPPER"`)
+		require.Equal(t, prepull.StateFailed, statuses[2].State)
+		require.Equal(t, 1, statuses[2].Attempts, "a permanent failure is not tried again")
+		lint, err := testutil.GatherAndLint(reg)
+		require.NoError(t, err)
+		require.Empty(t, lint)
+		require.Equal(t, 4, testutil.CollectAndCount(reg, "headstart_pull_seconds"))
+	})
+}
+
+func TestPullerGivesUpAfterMaxAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		for range 10 {
+			store.failures["docker.io/library/a:latest"] = append(store.failures["docker.io/library/a:latest"], errors.New("no containerd"))
+		}
+		p, stop := start(t, prepull.Config{Store: store, MaxAttempts: 3, Images: []prepull.Image{{Ref: "a"}}})
+		defer stop()
+		statuses, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 3, statuses[0].Attempts)
+		require.Equal(t, prepull.StateFailed, statuses[0].State)
+		require.Equal(t, "no containerd", statuses[0].Error)
+	})
+}
+
+func TestSetImagesStopsAndUnpins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		store.hang["docker.io/library/slow:latest"] = true
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a", Pin: true}, {Ref: "slow"}}})
+		defer stop()
+		synctest.Wait()
+		require.Equal(t, prepull.StatePulling, p.Status()[1].State)
+		require.True(t, store.pins["docker.io/library/a:latest"])
+
+		p.SetImages([]prepull.Image{{Ref: "b"}, {Ref: "docker.io/library/b:latest", Priority: 7, Required: true}})
+		statuses, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Len(t, statuses, 1)
+		require.Equal(t, int32(7), statuses[0].Priority, "duplicates merge")
+		require.True(t, statuses[0].Required)
+		require.False(t, store.pins["docker.io/library/a:latest"], "nobody wants it: its pin is given up")
+
+		p.SetImages([]prepull.Image{{Ref: "b", Pin: true, Priority: 7, Required: true}})
+		_, err = p.Wait(t.Context())
+		require.NoError(t, err)
+		require.True(t, store.pins["docker.io/library/b:latest"])
+		require.Equal(t, 2, store.pulls["docker.io/library/b:latest"])
+	})
+}
+
+func TestObserverSeesEveryStateOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []prepull.State
+		var mu sync.Mutex
+		p, stop := start(t, prepull.Config{Store: newMemStore(), Images: []prepull.Image{{Ref: "a"}}, Observer: func(s prepull.ImageStatus) {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(seen) == 0 || seen[len(seen)-1] != s.State {
+				seen = append(seen, s.State)
+			}
+		}})
+		defer stop()
+		_, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		require.Equal(t, []prepull.State{prepull.StatePending, prepull.StatePulling, prepull.StateWarm}, seen)
+	})
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		store.hang["docker.io/library/a:latest"] = true
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a"}}})
+		defer stop()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		statuses, err := p.Wait(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, prepull.StatePulling, statuses[0].State)
+	})
+}

@@ -1,0 +1,72 @@
+package prepull
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Store is a container runtime's image store, as a Puller needs it. Both methods are safe for concurrent use and
+// idempotent.
+type Store interface {
+	// Pull makes an image present, unpacked and visible to the CRI, and returns when it is. It may report what it
+	// has done so far at any time, from one goroutine at a time.
+	//
+	//	error                         the Puller
+	//	nil                           is done with the image
+	//	errors.As *PermanentError     reports StateFailed and does not try again
+	//	any other                     tries again later; whatever was done so far is kept by the Store
+	Pull(ctx context.Context, img Image, report func(Progress)) (Result, error)
+	// Release gives up what Pull did to keep the image on the node (its pin). The image itself stays: the kubelet's
+	// garbage collection takes it when it needs the room. An image that is not there is no error.
+	Release(ctx context.Context, name string) error
+}
+
+// Progress is how far one pull has come. Byte counts are those of this pull alone, and compressed bytes.
+type Progress struct {
+	// Digest is what the reference resolved to, "" until it is known.
+	Digest string
+	// Engine and Snapshotter say how and where to, "" until they are chosen.
+	Engine, Snapshotter string
+	// FetchedBytes came over the network; what is fetched twice counts twice.
+	FetchedBytes int64
+	// DoneBytes of TotalBytes are ready on the node.
+	DoneBytes, TotalBytes int64
+}
+
+// Result is a finished pull.
+type Result struct {
+	Progress
+	// Lazy says that a container can start, but that content still comes over the network.
+	Lazy bool
+	// Stages says where the time went, in the order in which the stages began.
+	Stages []Stage
+}
+
+// Stage is one part of a pull. Stages of different layers overlap: their sum is no wall time.
+type Stage struct {
+	Name     string        `json:"name"`
+	Duration time.Duration `json:"duration"`
+}
+
+// PermanentError is a failure that trying again cannot heal: an image that does not exist, credentials that the
+// registry refuses, content that is not what its digest says.
+type PermanentError struct{ Err error }
+
+// Permanent marks err as a PermanentError; nil stays nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &PermanentError{Err: err}
+}
+
+func (e *PermanentError) Error() string { return e.Err.Error() }
+
+func (e *PermanentError) Unwrap() error { return e.Err }
+
+// IsPermanent reports whether trying again is pointless.
+func IsPermanent(err error) bool {
+	_, ok := errors.AsType[*PermanentError](err)
+	return ok
+}
