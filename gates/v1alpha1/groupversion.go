@@ -11,7 +11,7 @@ var GroupVersion = schema.GroupVersion{Group: "headstart.dev", Version: "v1alpha
 
 // AddToScheme registers the types of this package.
 func AddToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &GatePolicy{}, &GatePolicyList{})
+	scheme.AddKnownTypes(GroupVersion, &GatePolicy{}, &GatePolicyList{}, &WarmPool{}, &WarmPoolList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }
