@@ -1,0 +1,325 @@
+package warmpool
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Limit says what kept a pool smaller than was wanted.
+type Limit string
+
+// The limits.
+const (
+	LimitNone   Limit = ""
+	LimitMax    Limit = "Max"
+	LimitBudget Limit = "Budget"
+)
+
+// Decision is a size with its reasons. The four inputs are what each asked for before max and budget.
+type Decision struct {
+	// Replicas is the size.
+	Replicas int32
+	// Wanted is the largest input; above Replicas where Limit cut it.
+	Wanted int32
+	// Floor is the largest floor of the schedules that hold, or will within one lead time.
+	Floor int32
+	// Adaptive is what demand asks for, held for the stabilisation time.
+	Adaptive int32
+	// Gated is what gated pods wait for.
+	Gated int32
+	Limit Limit
+	// Reason is one line for a person.
+	Reason string
+}
+
+// Change is a size that the pool will have at a later time if demand does not change.
+type Change struct {
+	At       time.Time
+	Decision Decision
+}
+
+// Held is an adaptive size that counts until its time is over.
+type Held struct {
+	Replicas int32     `json:"replicas"`
+	Until    time.Time `json:"until"`
+}
+
+// Sizer decides the size of one pool. It keeps what a size depends on: the window of demand and the sizes that still
+// count while the pool waits before it shrinks. Not safe for concurrent use.
+type Sizer struct {
+	cfg    Config
+	window *Window
+	held   []Held               // descending replicas, ascending until
+	begun  map[string]time.Time // schedule -> the start that capacity was already ordered for
+	floor  floor
+}
+
+// floor is what the schedules ask for in [from, until), as seen with one lead time.
+type floor struct {
+	from, until time.Time
+	lead        time.Duration
+	replicas    int32
+	schedule    string
+}
+
+// NewSizer returns a sizer that has seen nothing yet.
+func NewSizer(cfg Config) *Sizer {
+	span := DefaultWindow
+	if cfg.Adaptive != nil {
+		span = cfg.Adaptive.Window
+	}
+	return &Sizer{cfg: cfg, window: NewWindow(span), begun: map[string]time.Time{}}
+}
+
+// Window is what the sizer has seen.
+func (s *Sizer) Window() *Window { return s.window }
+
+// Config is what the sizer was made with.
+func (s *Sizer) Config() Config { return s.cfg }
+
+// Observe records demand in replicas; see Window.Observe.
+func (s *Sizer) Observe(now time.Time, demand float64, lead time.Duration) {
+	s.window.Observe(now, demand, lead)
+}
+
+// Decide returns the size at now. gated is how many replicas' worth of pods wait behind gates for this pool: capacity
+// that no autoscaler would otherwise hear of. It counts at once and never longer than the pods wait, because the
+// capacity is theirs as soon as their gate is lifted.
+func (s *Sizer) Decide(now time.Time, lead time.Duration, gated float64) Decision {
+	s.window.Advance(now, lead)
+	s.begin(now, lead)
+	if a := s.cfg.Adaptive; a != nil {
+		s.hold(now, s.adaptive(now, lead))
+	}
+	return s.at(now, lead, gated)
+}
+
+// at is the size at a time without changing anything.
+func (s *Sizer) at(now time.Time, lead time.Duration, gated float64) Decision {
+	floor := s.floorAt(now, lead)
+	d := Decision{Gated: ceil(gated), Floor: floor.replicas}
+	if s.cfg.Adaptive != nil {
+		d.Adaptive = s.adaptive(now, lead)
+		for _, h := range s.held {
+			if now.Before(h.Until) {
+				d.Adaptive = max(d.Adaptive, h.Replicas)
+			}
+		}
+	}
+	d.Wanted = max(s.cfg.Min, d.Floor, d.Adaptive, d.Gated)
+	d.Replicas, d.Limit = s.cap(d.Wanted)
+	d.Reason = s.reason(d, floor.schedule)
+	return d
+}
+
+// begin remembers which starts capacity is ordered for. The first nodes that come measure the lead time anew; without
+// this memory a shorter one would send the rest away again, minutes before they are due.
+func (s *Sizer) begin(now time.Time, lead time.Duration) {
+	if s.floor.covers(now, lead) {
+		return
+	}
+	for _, schedule := range s.cfg.Schedules {
+		if start := schedule.start.next(now); !start.After(now.Add(lead)) {
+			s.begun[schedule.name] = start
+		}
+	}
+	s.floor = s.floorAt(now, lead)
+}
+
+func (f floor) covers(now time.Time, lead time.Duration) bool {
+	return f.lead == lead && !now.Before(f.from) && now.Before(f.until)
+}
+
+// floorAt is the largest floor at a time. Cron arithmetic is slow next to all else here, so the answer of the last
+// Decide is used for as long as no schedule can have changed it.
+func (s *Sizer) floorAt(now time.Time, lead time.Duration) floor {
+	if s.floor.covers(now, lead) {
+		return s.floor
+	}
+	f := floor{from: now, until: now.Add(lookAhead), lead: lead}
+	for _, schedule := range s.cfg.Schedules {
+		start, end := schedule.start.next(now), schedule.end.next(now)
+		active := schedule.Active(now) || !start.After(now.Add(lead)) || now.Before(s.begun[schedule.name])
+		if active && schedule.min > f.replicas {
+			f.replicas, f.schedule = schedule.min, schedule.name
+		}
+		for _, change := range []time.Time{start.Add(-lead), start, end} {
+			if change.After(now) && change.Before(f.until) {
+				f.until = change
+			}
+		}
+	}
+	return f
+}
+
+func (s *Sizer) cap(wanted int32) (int32, Limit) {
+	replicas, limit := wanted, LimitNone
+	if replicas > s.cfg.Max {
+		replicas, limit = s.cfg.Max, LimitMax
+	}
+	if affordable, ok := s.cfg.Affordable(); ok && replicas > affordable {
+		replicas, limit = affordable, LimitBudget
+	}
+	return replicas, limit
+}
+
+func (s *Sizer) reason(d Decision, schedule string) string {
+	why := ""
+	switch d.Wanted {
+	case d.Gated:
+		why = fmt.Sprintf("gated pods wait for %d", d.Gated)
+	case d.Floor:
+		why = fmt.Sprintf("schedule %s asks for %d", schedule, d.Floor)
+	case s.cfg.Min:
+		why = fmt.Sprintf("min is %d", s.cfg.Min)
+	default:
+		why = fmt.Sprintf("demand asks for %d", d.Adaptive)
+	}
+	if d.Wanted == 0 {
+		why = "nothing asks for more"
+	}
+	switch d.Limit {
+	case LimitMax:
+		why += fmt.Sprintf(", max is %d", s.cfg.Max)
+	case LimitBudget:
+		why += fmt.Sprintf(", the budget pays for %d", d.Replicas)
+	case LimitNone:
+	}
+	return why
+}
+
+// adaptive is what demand asks for now: the quantile of the rises, and headroom.
+func (s *Sizer) adaptive(now time.Time, lead time.Duration) int32 {
+	a := s.cfg.Adaptive
+	rise := s.window.Quantile(now, lead, a.Quantile)
+	percent, err := 0, error(nil)
+	switch {
+	case a.Headroom.StrVal == "":
+		rise += float64(a.Headroom.IntVal)
+	default:
+		if percent, err = percentOf(a.Headroom.StrVal); err == nil {
+			rise += rise * float64(percent) / 100
+		}
+	}
+	return ceil(rise)
+}
+
+// hold keeps a size for the stabilisation time. Growth is at once because a larger size overtakes what is held.
+func (s *Sizer) hold(now time.Time, replicas int32) {
+	s.held = slices.DeleteFunc(s.held, func(h Held) bool { return !now.Before(h.Until) || h.Replicas <= replicas })
+	if replicas > 0 {
+		s.held = append(s.held, Held{Replicas: replicas, Until: now.Add(s.cfg.Adaptive.ScaleDownAfter)})
+	}
+}
+
+// Held returns the adaptive sizes that still count, for keeping.
+func (s *Sizer) Held() []Held { return slices.Clone(s.held) }
+
+// RestoreHeld replaces them by those of an earlier Held. What would hold longer than a fresh size is cut to that: the
+// entries come from an object that others can write.
+func (s *Sizer) RestoreHeld(held []Held, now time.Time) {
+	s.held = nil
+	if s.cfg.Adaptive == nil {
+		return
+	}
+	longest := now.Add(s.cfg.Adaptive.ScaleDownAfter)
+	for _, h := range held {
+		if h.Until.After(longest) {
+			h.Until = longest
+		}
+		if now.Before(h.Until) && h.Replicas > 0 {
+			s.held = append(s.held, h)
+		}
+	}
+}
+
+// Wake returns when to Decide again at the latest: the next instant after now at which the size can change by itself.
+func (s *Sizer) Wake(now time.Time, lead time.Duration) time.Time {
+	wake := s.floorAt(now, lead).until
+	earlier := func(t time.Time) {
+		if t.After(now) && t.Before(wake) {
+			wake = t
+		}
+	}
+	if s.cfg.Adaptive == nil {
+		return wake
+	}
+	hour := now.Truncate(time.Hour).Add(time.Hour)
+	earlier(hour)
+	// The pool grows for an hour when that hour is one lead time away.
+	earlier(now.Add(lead).Truncate(time.Hour).Add(time.Hour).Add(-lead))
+	for _, h := range s.held {
+		earlier(h.Until)
+	}
+	return wake
+}
+
+// lookAhead bounds NextChange; every weekly schedule changes within it.
+const lookAhead = 8 * 24 * time.Hour
+
+// NextChange returns the first known change of size after now, and whether there is one within eight days. It looks
+// at schedules, at sizes whose time runs out, and at the next day of hourly quantiles.
+func (s *Sizer) NextChange(now time.Time, lead time.Duration, gated float64) (Change, bool) {
+	current := s.at(now, lead, gated)
+	for _, at := range s.instants(now, lead) {
+		if d := s.at(at, lead, gated); d.Replicas != current.Replicas {
+			return Change{At: at, Decision: d}, true
+		}
+	}
+	return Change{}, false
+}
+
+// maxInstants bounds how many starts or ends of one schedule are looked at: more than twice an hour's worth in a week
+// is no floor but a mistake.
+const maxInstants = 2 * 24 * 8
+
+// instants lists when a size can change, ascending.
+func (s *Sizer) instants(now time.Time, lead time.Duration) []time.Time {
+	var out []time.Time
+	horizon := now.Add(lookAhead)
+	for _, schedule := range s.cfg.Schedules {
+		out = append(out, occurrences(schedule.end, now, horizon)...)
+		for _, start := range occurrences(schedule.start, now.Add(lead), horizon) {
+			out = append(out, start.Add(-lead))
+		}
+	}
+	if s.cfg.Adaptive != nil {
+		for _, h := range s.held {
+			out = append(out, h.Until)
+		}
+		hour := now.Truncate(time.Hour)
+		for range 24 {
+			hour = hour.Add(time.Hour)
+			out = append(out, hour, hour.Add(-lead))
+		}
+	}
+	out = slices.DeleteFunc(out, func(t time.Time) bool { return !t.After(now) })
+	slices.SortFunc(out, time.Time.Compare)
+	return out
+}
+
+func occurrences(w wallClock, after, before time.Time) []time.Time {
+	var out []time.Time
+	for at := w.next(after); at.Before(before) && len(out) < maxInstants; at = w.next(at) {
+		out = append(out, at)
+	}
+	return out
+}
+
+func percentOf(text string) (int, error) {
+	var percent int
+	if _, err := fmt.Sscanf(text, "%d%%", &percent); err != nil || percent < 0 {
+		return 0, fmt.Errorf("parse percentage %q", text)
+	}
+	return percent, nil
+}
+
+// ceil rounds replicas up, except for what a float adds by itself.
+func ceil(replicas float64) int32 {
+	if !(replicas > 0) {
+		return 0
+	}
+	return int32(min(math.Ceil(replicas-1e-9), math.MaxInt32))
+}
