@@ -1,0 +1,171 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// PrepullPolicy says which images the matching nodes should have before a pod asks for them.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=pp
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.nodes.matched`
+// +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.nodes.ready`
+// +kubebuilder:printcolumn:name="Pulling",type=integer,JSONPath=`.status.nodes.pulling`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.nodes.failed`
+// +kubebuilder:printcolumn:name="Complete",type=string,JSONPath=`.status.conditions[?(@.type=="Complete")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 200",message="the policy's name is longer than 200 characters, and what it learns is stored under a longer name: shorten it"
+type PrepullPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   PrepullPolicySpec   `json:"spec"`
+	Status PrepullPolicyStatus `json:"status,omitempty"`
+}
+
+// PrepullPolicyList is a list of policies.
+//
+// +kubebuilder:object:root=true
+type PrepullPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []PrepullPolicy `json:"items"`
+}
+
+// PrepullPolicySpec is what a user asks for. The images of all three sources are joined; everything may be changed
+// later, and nothing restarts when it is.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.images) && size(self.images) > 0) || (has(self.fromWorkloads) && size(self.fromWorkloads) > 0) || has(self.learn)",message="nothing to prepull: set images, fromWorkloads or learn"
+type PrepullPolicySpec struct {
+	// nodeSelector chooses nodes by label. Absent or empty: every node.
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'])",message="matchExpressions.operator must be one of In, NotIn, Exists, DoesNotExist"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, (e.operator in ['In', 'NotIn']) == (has(e.values) && size(e.values) > 0))",message="matchExpressions.values must be set for In and NotIn, and left out for Exists and DoesNotExist"
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+
+	// images are pulled as they are listed.
+	// +kubebuilder:validation:MaxItems=100
+	// +listType=map
+	// +listMapKey=image
+	// +optional
+	Images []Image `json:"images,omitempty"`
+
+	// fromWorkloads adds the images of the pod templates of these workloads, kept up to date: the images of a new
+	// template are pulled the moment it appears.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	FromWorkloads []WorkloadSource `json:"fromWorkloads,omitempty"`
+
+	// learn adds the images that the pods of matching nodes really started with.
+	// +optional
+	Learn *Learn `json:"learn,omitempty"`
+
+	// mode says how an image comes to a node. Auto: as the node's container runtime pulls it, whole where its
+	// snapshotter unpacks, lazily where it is the SOCI snapshotter and the image has an index.
+	// +kubebuilder:default=Auto
+	// +optional
+	Mode Mode `json:"mode,omitempty"`
+
+	// pin keeps the kubelet's image garbage collection away from the images for as long as the policy wants them.
+	// +kubebuilder:default=true
+	// +optional
+	Pin *bool `json:"pin,omitempty"`
+
+	// maxBytes bounds what the images of this policy may take on one node, in the size that the kubelet reports for an
+	// image (its compressed layers; one that several images share counts once). What does not fit is left out, least
+	// important first, and named in the status.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self > 0 : (isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0')))",message="maxBytes must be a size above 0, such as 40Gi: leave it out for no bound"
+	// +optional
+	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
+
+	// maxNodes is on how many of the matching nodes the images are wanted; 0 means on all. Which ones is the
+	// controller's choice, and stays the same as long as they are there.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MaxNodes int32 `json:"maxNodes,omitempty"`
+
+	// resolveInterval is how often a tag is looked up again; when it has moved, all nodes pull what it now names.
+	// +kubebuilder:default="1h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",message="resolveInterval must be a duration with a unit, such as 30m or 1h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') || duration(self) >= duration('10s')",message="resolveInterval must be at least 10s, because each lookup is a request to the registry"
+	// +optional
+	ResolveInterval *metav1.Duration `json:"resolveInterval,omitempty"`
+}
+
+// Mode says how an image comes to a node.
+//
+// +kubebuilder:validation:Enum=Auto
+type Mode string
+
+// ModeAuto leaves it to the node's container runtime.
+const ModeAuto Mode = "Auto"
+
+// Image is one image by name.
+type Image struct {
+	// image is the image as a pod names it: [registry/]name[:tag][@sha256:...].
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="!self.contains('://')",message="write the image as a pod names it, such as registry.example/app:v1, without https://"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^ \\t\\n]+$')",message="an image name has no spaces: write it as a pod names it, such as registry.example/app:v1"
+	Image string `json:"image"`
+
+	// priority orders the images: higher first. Workloads' images have 0, learned ones less.
+	// +kubebuilder:validation:Minimum=-1000
+	// +kubebuilder:validation:Maximum=1000000
+	// +optional
+	Priority int32 `json:"priority,omitempty"`
+
+	// required images are those that headstart.dev/ImagesReady of a matching node waits for. They come before all
+	// others when maxBytes does not suffice.
+	// +optional
+	Required bool `json:"required,omitempty"`
+}
+
+// WorkloadSource names workloads that have a pod template.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.apiVersion) || self.kind in ['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Job', 'CronJob']",message="apiVersion is known for Deployment, StatefulSet, DaemonSet, ReplicaSet, Job and CronJob only: set it, for example argoproj.io/v1alpha1 for kind Rollout"
+type WorkloadSource struct {
+	// apiVersion of the kind; may be left out for the kinds of Kubernetes itself.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:MinLength=1
+	// +optional
+	APIVersion string `json:"apiVersion,omitempty"`
+
+	// kind is Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, or any other that holds a pod template.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind"`
+
+	// namespace of the workloads. Absent: all namespaces.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+
+	// selector chooses workloads by their own labels. Absent or empty: all of the namespace.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// Learn adds the images that pods really started with, ranked by the bytes that having them saved: the pulls that they
+// would have cost (the first start of an image on a node) times their size.
+type Learn struct {
+	// window is how far back starts count.
+	// +kubebuilder:default="168h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",message="window must be a duration with a unit, such as 168h (there is no unit for days)"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') || (duration(self) >= duration('1m') && duration(self) <= duration('2160h'))",message="window must be between 1m and 2160h"
+	// +optional
+	Window *metav1.Duration `json:"window,omitempty"`
+
+	// top is how many of the ranked images are pulled.
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	// +optional
+	Top int32 `json:"top,omitempty"`
+}
