@@ -1,0 +1,4 @@
+package warm
+
+// Images counts the keys that the index holds.
+func Images(x *Index) int { return len(x.images) }
