@@ -1,0 +1,109 @@
+package agent
+
+import "headstart.dev/readiness"
+
+// ProbeType names a probe family.
+type ProbeType string
+
+// The probe families.
+const (
+	ProbeCNI     ProbeType = "cni"
+	ProbeCSI     ProbeType = "csi"
+	ProbeGPU     ProbeType = "gpu"
+	ProbeEFA     ProbeType = "efa"
+	ProbeSystemd ProbeType = "systemd"
+	ProbeHTTP    ProbeType = "http"
+	ProbeTCP     ProbeType = "tcp"
+	ProbeGRPC    ProbeType = "grpc"
+	ProbeUnix    ProbeType = "unix"
+	ProbeFile    ProbeType = "file"
+	ProbeExec    ProbeType = "exec"
+)
+
+// ProbeMode says what a probe does once it has succeeded.
+type ProbeMode string
+
+// The probe modes.
+const (
+	// ModeContinuous goes on looking, every Period and whenever something changes.
+	ModeContinuous ProbeMode = "continuous"
+	// ModeBootstrapOnly stops for this boot.
+	ModeBootstrapOnly ProbeMode = "bootstrap-only"
+)
+
+// Probe is one thing that the node's pods depend on. Fields that do not belong to its Type are refused.
+type Probe struct {
+	// Name gives the condition its type: my-agent is published as headstart.dev/MyAgentReady.
+	Name string    `json:"name"`
+	Type ProbeType `json:"type"`
+	Mode ProbeMode `json:"mode,omitempty"`
+
+	// InitialDelay is the time between the start of the agent and the first look.
+	InitialDelay Duration `json:"initialDelay,omitzero"`
+	// Period is the time between two looks at something that is ready; what is not ready yet is looked at every Period
+	// too, but at least every 250ms.
+	Period Duration `json:"period,omitzero"`
+	// Timeout bounds one look.
+	Timeout Duration `json:"timeout,omitzero"`
+	// SuccessThreshold is how many looks in a row must succeed to turn False into True.
+	SuccessThreshold int `json:"successThreshold,omitempty"`
+	// FailureThreshold is how many looks in a row must fail to turn True into False.
+	FailureThreshold int `json:"failureThreshold,omitempty"`
+
+	// Plugin (cni) is auto, aws-vpc-cni, cilium, calico or generic.
+	Plugin string `json:"plugin,omitempty"`
+	// ConfDir (cni) is where the plugin's conflist appears.
+	ConfDir string `json:"confDir,omitempty"`
+	// Drivers (csi) are the names of the drivers that must answer.
+	Drivers []string `json:"drivers,omitempty"`
+	// KubeletDir (csi, gpu) is the kubelet's root folder.
+	KubeletDir string `json:"kubeletDir,omitempty"`
+	// MinDevices (gpu, efa) is how many devices must work; 0 means as many as the PCI bus shows.
+	MinDevices int `json:"minDevices,omitempty"`
+	// Unit (systemd) is the unit that must be active.
+	Unit string `json:"unit,omitempty"`
+	// URL (http) must answer 200 to 399.
+	URL string `json:"url,omitempty"`
+	// Address (tcp, grpc) is host:port; grpc takes unix:///path too.
+	Address string `json:"address,omitempty"`
+	// Service (grpc) is the service whose health is asked for; empty means the server's.
+	Service string `json:"service,omitempty"`
+	// Path (unix, file) is a socket that must accept a connection, or a file that must exist.
+	Path string `json:"path,omitempty"`
+	// Command (exec) must exit 0.
+	Command []string `json:"command,omitempty"`
+	// AllowExec (exec) permits this one probe, as the field of the same name above permits all.
+	AllowExec bool `json:"allowExec,omitempty"`
+}
+
+// ConditionType is the type under which the probe's result is published.
+func (p Probe) ConditionType() string {
+	switch p.Name {
+	case "cni":
+		return readiness.ConditionCNIReady
+	case "csi":
+		return readiness.ConditionCSIReady
+	case "gpu":
+		return readiness.ConditionGPUReady
+	}
+	return readiness.Domain + "/" + pascalCase(p.Name) + "Ready"
+}
+
+// pascalCase turns a DNS label into the form of a condition type: my-agent into MyAgent.
+func pascalCase(name string) string {
+	out := make([]byte, 0, len(name))
+	upper := true
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c == '-':
+			upper = true
+			continue
+		case upper && c >= 'a' && c <= 'z':
+			c -= 'a' - 'A'
+		}
+		upper = false
+		out = append(out, c)
+	}
+	return string(out)
+}

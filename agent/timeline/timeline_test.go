@@ -1,0 +1,152 @@
+package timeline_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"headstart.dev/agent/timeline"
+)
+
+var zero = time.Date(2026, 11, 2, 8, 30, 0, 0, time.UTC)
+
+func after(seconds float64) time.Time { return zero.Add(time.Duration(seconds * float64(time.Second))) }
+
+func boot() timeline.Timeline {
+	t := timeline.Timeline{Node: "node-1", BootID: "b"}
+	t.Add(timeline.Phase{Name: timeline.Image, Detail: "docker.io/library/web:v1", Start: after(2), End: after(8)})
+	t.Add(timeline.Phase{Name: timeline.Kernel, Start: after(0), End: after(1.5)})
+	t.Add(timeline.Phase{Name: timeline.Registered, Start: after(7), End: after(7)})
+	t.Add(timeline.Phase{Name: timeline.Probe, Detail: "cni", Start: after(2)})
+	return t
+}
+
+func TestCompactComesBack(t *testing.T) {
+	text, err := boot().Compact()
+	require.NoError(t, err)
+	parsed, err := timeline.Parse(text)
+	require.NoError(t, err)
+	require.Equal(t, boot(), parsed)
+}
+
+func TestCompactStaysWithinItsBound(t *testing.T) {
+	b := boot()
+	for i := range 500 {
+		b.Add(timeline.Phase{Name: timeline.Image, Detail: fmt.Sprintf("registry.example/%s/image-%d:v1", strings.Repeat("long/", 30), i), Start: after(2), End: after(2 + float64(i)/1000)})
+	}
+	text, err := b.Compact()
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(text), timeline.MaxCompactBytes)
+	parsed, err := timeline.Parse(text)
+	require.NoError(t, err)
+	_, kernel := parsed.Find(timeline.Kernel, "")
+	require.True(t, kernel, "the phases of the boot itself stay")
+	_, longest := parsed.Find(timeline.Image, "docker.io/library/web:v1")
+	require.True(t, longest, "the longest pull stays")
+	require.Contains(t, text, `"more":`)
+}
+
+func TestParseRefusesWhatNoAgentWrites(t *testing.T) {
+	for name, text := range map[string]string{
+		"too long":             strings.Repeat(" ", timeline.MaxCompactBytes+1),
+		"no JSON":              "{",
+		"a start in 300 years": `{"zero":"2026-11-02T08:30:00Z","phases":[{"name":"kernel","start":1e10}]}`,
+		"an end before start":  `{"zero":"2026-11-02T08:30:00Z","phases":[{"name":"kernel","start":2,"end":1}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := timeline.Parse(text)
+			require.ErrorContains(t, err, "parse timeline")
+		})
+	}
+}
+
+func TestParseKeepsControlCharactersFromTheTerminal(t *testing.T) {
+	parsed, err := timeline.Parse(`{"node":"a\u001b[2J","zero":"2026-11-02T08:30:00Z","phases":[{"name":"k\u0007","detail":"\u009bx\n","start":0}]}`)
+	require.NoError(t, err)
+	var out bytes.Buffer
+	require.NoError(t, parsed.WriteText(&out))
+	require.NotContains(t, out.String(), "\x1b")
+	require.NotContains(t, out.String(), "\x07")
+	require.NotContains(t, out.String(), "\u009b")
+}
+
+func TestWriteText(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, boot().WriteText(&out))
+	require.Equal(t, `node node-1, from 2026-11-02T08:30:00Z, 8.000s in all
+phase                               start       took  
+kernel                             0.000s     1.500s  ========
+probe cni                          2.000s    running            =============================>
+image docker.io/library/web:v1     2.000s     6.000s            ==============================
+registered                         7.000s          -                                    |
+`, out.String())
+}
+
+func TestWriteHTMLEscapesWhatANodeSays(t *testing.T) {
+	b := boot()
+	b.Add(timeline.Phase{Name: timeline.Image, Detail: "<script>alert(1)</script>", Start: after(3), End: after(4)})
+	var out bytes.Buffer
+	require.NoError(t, b.WriteHTML(&out))
+	require.Contains(t, out.String(), "Boot of node-1")
+	require.NotContains(t, out.String(), "<script>alert")
+}
+
+func TestRecorderKeepsTheFirstTimes(t *testing.T) {
+	r := timeline.NewRecorder(filepath.Join(t.TempDir(), "timeline.json"), "node-1", "b")
+	r.Record(timeline.Phase{Name: timeline.Images, Start: after(1)})
+	r.Record(timeline.Phase{Name: timeline.Images, Start: after(5), End: after(6)})
+	r.Record(timeline.Phase{Name: timeline.Images, Start: after(7), End: after(9)})
+	got, ok := r.Timeline().Find(timeline.Images, "")
+	require.True(t, ok)
+	require.Equal(t, timeline.Phase{Name: timeline.Images, Start: after(1), End: after(6)}, got)
+}
+
+func TestRecorderGoesOnWhereAKilledAgentWas(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "timeline.json")
+	first := timeline.NewRecorder(path, "node-1", "b")
+	first.Record(timeline.Phase{Name: timeline.Agent, Start: after(1), End: after(1)})
+	require.NoError(t, first.Save())
+
+	require.Len(t, timeline.NewRecorder(path, "node-1", "b").Timeline().Phases, 1)
+	require.Empty(t, timeline.NewRecorder(path, "node-1", "another boot").Timeline().Phases)
+	require.Empty(t, timeline.NewRecorder(path, "another-node", "b").Timeline().Phases)
+	left, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, left, 1, "no temporary file is left")
+}
+
+func TestProcessStartIsBetweenTheBootAndNow(t *testing.T) {
+	kernel, err := timeline.KernelStart()
+	require.NoError(t, err)
+	self, err := timeline.ProcessStart(os.Getpid())
+	require.NoError(t, err)
+	require.True(t, self.After(kernel))
+	require.False(t, self.After(time.Now()))
+	_, err = timeline.ProcessStart(1 << 30)
+	require.Error(t, err)
+}
+
+func FuzzParse(f *testing.F) {
+	text, err := boot().Compact()
+	require.NoError(f, err)
+	f.Add(text)
+	f.Add(`{"zero":"2026-11-02T08:30:00Z","phases":[{"name":"kernel","start":-1e300}]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		parsed, err := timeline.Parse(text)
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		require.NoError(t, parsed.WriteText(&out))
+		require.NoError(t, parsed.WriteHTML(&out))
+		again, err := parsed.Compact()
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(again), timeline.MaxCompactBytes)
+	})
+}
