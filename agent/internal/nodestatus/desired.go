@@ -1,0 +1,101 @@
+package nodestatus
+
+import (
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Condition is what the agent knows of one condition. Times are the publisher's.
+type Condition struct {
+	Type    string
+	Status  corev1.ConditionStatus
+	Reason  string
+	Message string
+}
+
+// Desired is all that the agent wants on its Node.
+type Desired struct {
+	Conditions []Condition
+	// Annotations by key. A key that is absent is left alone.
+	Annotations map[string]string
+	// Lazy holds annotations that are worth no patch of their own: they ride along with the next one, or go alone after
+	// a while.
+	Lazy map[string]string
+}
+
+// difference is what a Node lacks of a Desired.
+type difference struct {
+	conditions  []Condition
+	annotations map[string]string
+	// urgent is false when only lazy annotations differ.
+	urgent bool
+}
+
+func (d difference) empty() bool { return len(d.conditions) == 0 && len(d.annotations) == 0 }
+
+// diff compares by type and by key; the order of the Node's conditions is another's business.
+func diff(want Desired, node *corev1.Node) difference {
+	out := difference{annotations: map[string]string{}}
+	for _, condition := range want.Conditions {
+		if have := find(node, condition.Type); have == nil || have.Status != condition.Status ||
+			have.Reason != condition.Reason || have.Message != condition.Message {
+			out.conditions = append(out.conditions, condition)
+		}
+	}
+	for key, value := range want.Annotations {
+		if have, ok := node.Annotations[key]; !ok || have != value {
+			out.annotations[key] = value
+		}
+	}
+	out.urgent = !out.empty()
+	for key, value := range want.Lazy {
+		if have, ok := node.Annotations[key]; !ok || have != value {
+			out.annotations[key] = value
+		}
+	}
+	return out
+}
+
+func find(node *corev1.Node, conditionType string) *corev1.NodeCondition {
+	for i := range node.Status.Conditions {
+		if string(node.Status.Conditions[i].Type) == conditionType {
+			return &node.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// patch renders the difference as a strategic-merge patch of the status subresource. Conditions merge by type, so those
+// of the kubelet are never touched. The UID makes the server refuse it for a Node that has replaced this one.
+func (d difference) patch(node *corev1.Node, now metav1.Time) ([]byte, error) {
+	type metadata struct {
+		UID         types.UID         `json:"uid"`
+		Annotations map[string]string `json:"annotations,omitempty"`
+	}
+	type status struct {
+		Conditions []corev1.NodeCondition `json:"conditions,omitempty"`
+	}
+	body := struct {
+		Metadata metadata `json:"metadata"`
+		Status   status   `json:"status,omitzero"`
+	}{Metadata: metadata{UID: node.UID, Annotations: d.annotations}}
+	for _, want := range d.conditions {
+		out := corev1.NodeCondition{
+			Type: corev1.NodeConditionType(want.Type), Status: want.Status, Reason: want.Reason, Message: want.Message,
+			LastHeartbeatTime: now, LastTransitionTime: now,
+		}
+		if have := find(node, want.Type); have != nil && have.Status == want.Status {
+			out.LastTransitionTime = have.LastTransitionTime
+		}
+		body.Status.Conditions = append(body.Status.Conditions, out)
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encode patch of node %s: %w", node.Name, err)
+	}
+	return raw, nil
+}
