@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"headstart.dev/agent/probe"
+)
+
+// Prober is one configured probe, ready to run.
+type Prober struct {
+	// Name is the probe's in the config, Condition the type that it is published under.
+	Name, Condition string
+	Type            ProbeType
+	Checker         probe.Checker
+	Settings        probe.Settings
+}
+
+// Probers builds the probes of a config.
+func Probers(cfg Config) ([]Prober, error) {
+	out := make([]Prober, 0, len(cfg.Probes))
+	for i, p := range cfg.Probes {
+		checker, err := newChecker(cfg, p)
+		if err != nil {
+			return nil, fmt.Errorf("probes[%d]: %w", i, err)
+		}
+		out = append(out, Prober{
+			Name: p.Name, Condition: p.ConditionType(), Type: p.Type, Checker: checker,
+			Settings: probe.Settings{
+				InitialDelay: p.InitialDelay.Duration, Period: p.Period.Duration, Timeout: p.Timeout.Duration,
+				SuccessThreshold: p.SuccessThreshold, FailureThreshold: p.FailureThreshold,
+				Pending: pendingPeriod[p.Type], StopWhenReady: p.Mode == ModeBootstrapOnly,
+			},
+		})
+	}
+	return out, nil
+}
+
+// Once looks once, without delay and thresholds.
+func (p Prober) Once(ctx context.Context) probe.Result {
+	ctx, cancel := context.WithTimeout(ctx, p.Settings.Timeout)
+	defer cancel()
+	return p.Checker.Check(ctx)
+}
+
+// pendingPeriod is how often the built-in families look while they wait, whatever their period is: they have events to
+// wake them, and this is for what sends none, such as the container runtime loading a network config.
+var pendingPeriod = map[ProbeType]time.Duration{
+	ProbeCNI: 100 * time.Millisecond,
+}
+
+func newChecker(cfg Config, p Probe) (probe.Checker, error) {
+	switch p.Type {
+	case ProbeCNI:
+		return &probe.CNI{
+			ConfDir: p.ConfDir, Plugin: p.Plugin,
+			Runtime:   &probe.CRI{Address: strings.TrimPrefix(cfg.Containerd.Address, "unix://")},
+			Endpoints: probe.DefaultPluginEndpoints(),
+		}, nil
+	case ProbeHTTP:
+		return &probe.HTTP{URL: p.URL}, nil
+	case ProbeTCP:
+		return &probe.TCP{Address: p.Address}, nil
+	case ProbeGRPC:
+		return &probe.GRPC{Address: p.Address, Service: p.Service}, nil
+	case ProbeUnix:
+		return &probe.Unix{Path: p.Path}, nil
+	case ProbeFile:
+		return &probe.File{Path: p.Path}, nil
+	default:
+		return nil, fmt.Errorf("a probe of type %q cannot be run by this build", p.Type)
+	}
+}
