@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"headstart.dev/agent"
+	"headstart.dev/agent/probe"
+)
+
+// probeResult is one line of the output of the probe command.
+type probeResult struct {
+	Name      string `json:"name"`
+	Condition string `json:"condition"`
+	probe.Result
+}
+
+// errNotReady makes the exit code 1 after the results have been printed.
+var errNotReady = errors.New("not everything is ready")
+
+func newProbeCommand() *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "probe cni|csi|gpu|all",
+		Short: "Runs probes once and prints what they found as JSON",
+		Long: "probe runs the config's probes of one family, or all, once, without thresholds and delays. It exits 0 when all are\n" +
+			"ready and 1 otherwise. Without a config file it probes the CNI plugin and the GPUs with their defaults.",
+		Example: "  headstart-agent probe cni\n" +
+			"  headstart-agent probe all --config /etc/headstart/agent.yaml",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{errors.New("write what to probe: cni, csi, gpu or all")}
+			}
+			return nil
+		},
+		ValidArgs: []string{"cni", "csi", "gpu", "all"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := agent.Load(config)
+			if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
+				cfg, err = agent.Default(), nil
+			}
+			if err != nil {
+				return err
+			}
+			probes, err := agent.Probers(cfg)
+			if err != nil {
+				return err
+			}
+			results, err := probeOnce(cmd, probes, args[0])
+			if err != nil {
+				return err
+			}
+			encoder := json.NewEncoder(cmd.OutOrStdout())
+			encoder.SetIndent("", "  ")
+			if err := encoder.Encode(results); err != nil {
+				return fmt.Errorf("print results: %w", err)
+			}
+			for _, result := range results {
+				if result.Status != probe.True {
+					return errNotReady
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", defaultConfig, "the agent's config `file`")
+	return cmd
+}
+
+// probeOnce runs the probes of a family, or all.
+func probeOnce(cmd *cobra.Command, probes []agent.Prober, family string) ([]probeResult, error) {
+	switch family {
+	case "cni", "csi", "gpu", "all":
+	default:
+		return nil, usageError{fmt.Errorf("probe %q: write cni, csi, gpu or all", family)}
+	}
+	results := []probeResult{}
+	for _, p := range probes {
+		if family != "all" && family != string(p.Type) {
+			continue
+		}
+		results = append(results, probeResult{Name: p.Name, Condition: p.Condition, Result: p.Once(cmd.Context())})
+	}
+	if len(results) == 0 {
+		return nil, fmt.Errorf("the config has no probe of type %s: add one under probes", family)
+	}
+	return results, nil
+}

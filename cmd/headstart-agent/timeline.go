@@ -1,0 +1,49 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"headstart.dev/agent"
+	"headstart.dev/agent/timeline"
+)
+
+func newTimelineCommand() *cobra.Command {
+	var output, stateDir string
+	cmd := &cobra.Command{
+		Use:   "timeline",
+		Short: "Shows this node's boot, phase by phase",
+		Example: "  headstart-agent timeline\n" +
+			"  headstart-agent timeline -o html > boot.html",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := filepath.Join(stateDir, agent.TimelineFile)
+			boot, err := timeline.Load(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s does not exist: no agent has run since the node booted, or it runs with another --state-dir", path)
+			}
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "text":
+				return boot.WriteText(cmd.OutOrStdout())
+			case "html":
+				return boot.WriteHTML(cmd.OutOrStdout())
+			case "json":
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				return encoder.Encode(boot)
+			}
+			return usageError{fmt.Errorf("--output %q: write text, json or html", output)}
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json or html")
+	cmd.Flags().StringVar(&stateDir, "state-dir", "/run/headstart", "`folder` in which the agent keeps its timeline")
+	return cmd
+}
