@@ -1,0 +1,88 @@
+// Package deploy_test checks what deploy/ ships against a real API server: the chart over a matrix of values, the
+// Karpenter examples, and the clean-up.
+package deploy_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"headstart.dev/test/testenv"
+)
+
+const (
+	root = "../../.."
+	// toolsDir is the module that brings Helm, and the CRD files of others.
+	toolsDir = root + "/test/tools/deploy"
+	chartDir = root + "/deploy/charts/headstart"
+	// startTimeout covers the first build of the servers and of Helm.
+	startTimeout = 20 * time.Minute
+)
+
+var (
+	cp   *testenv.ControlPlane
+	helm string
+)
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout) //nolint:forbidigo,usetesting // TestMain has no t.Context
+	defer cancel()
+	dir, err := os.MkdirTemp("", "headstart-deploy-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	helm = filepath.Join(dir, "helm")
+	build := exec.CommandContext(ctx, "go", "build", "-o", helm, "helm.sh/helm/v3/cmd/helm")
+	build.Dir = toolsDir
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build helm: %w: %s", err, out)
+	}
+	crds := []string{"deploy/crd"}
+	for module, sub := range map[string]string{
+		"github.com/aws/karpenter-provider-aws":              "pkg/apis/crds",
+		"github.com/prometheus-operator/prometheus-operator": "example/prometheus-operator-crd",
+	} {
+		path, err := moduleDir(ctx, module)
+		if err != nil {
+			return 0, err
+		}
+		crds = append(crds, filepath.Join(path, sub))
+	}
+	cp, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{CRDDirs: crds})
+	if err != nil {
+		return 0, fmt.Errorf("start control plane: %w", err)
+	}
+	defer func() { _ = cp.Stop() }()
+	return m.Run(), nil
+}
+
+// moduleDir is where the module's files lie, downloaded if need be.
+func moduleDir(ctx context.Context, module string) (string, error) {
+	download := exec.CommandContext(ctx, "go", "mod", "download", module)
+	download.Dir = toolsDir
+	if out, err := download.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("download %s: %w: %s", module, err, out)
+	}
+	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	list.Dir = toolsDir
+	out, err := list.Output()
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", module, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
