@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
 	"headstart.dev/deploy/userdata"
@@ -46,7 +47,9 @@ func TestKarpenterExamples(t *testing.T) {
 				require.NoError(t, os.WriteFile(file, []byte(head+key+want.String()), 0o600))
 				return
 			}
-			require.Equal(t, want.String(), got, "run the test with -update")
+			if diff := cmp.Diff(want.String(), got); diff != "" {
+				t.Errorf("run the test with -update:\n%s", diff)
+			}
 		})
 	}
 }

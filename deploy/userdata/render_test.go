@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
 
@@ -56,7 +57,9 @@ func TestGolden(t *testing.T) {
 			}
 			want, err := os.ReadFile(golden)
 			require.NoError(t, err)
-			require.Equal(t, string(want), got, "run the test with -update after you have read the difference")
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("run the test with -update after you have read the difference:\n%s", diff)
+			}
 		})
 	}
 }
