@@ -50,7 +50,8 @@ func trackedFiles(t *testing.T) []string {
 	var files []string
 	for line := range strings.Lines(string(out)) {
 		name := strings.TrimSpace(line)
-		if _, err := os.Stat(filepath.Join(cmd.Dir, name)); err == nil {
+		// git lists a link to a folder (the chart has some) as a file.
+		if info, err := os.Stat(filepath.Join(cmd.Dir, name)); err == nil && !info.IsDir() {
 			files = append(files, name)
 		}
 	}
