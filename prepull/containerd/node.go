@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -33,6 +34,9 @@ type node struct {
 	namespace string
 	found     Discovery
 	registry  *registry.Client
+	keepFree  room
+	staging   *staging // nil where layers cannot be staged, for the reason below
+	noStaging string
 	log       logr.Logger
 }
 
@@ -66,13 +70,45 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 		HostDirs:    n.found.HostDirs,
 		Credentials: s.cfg.Credentials,
 		UserAgent:   "headstart-agent",
+		Connections: s.cfg.MaxConcurrentDownloads,
+		Chunk:       s.cfg.ChunkSize,
+		Bandwidth:   s.cfg.Bandwidth,
 		Log:         s.cfg.Log,
 	})
+	n.keepFree = room{bytes: s.cfg.MinFreeBytes, percent: s.cfg.MinFreePercent}
+	n.noStaging = s.openStaging(n)
 	s.cfg.Log.Info("containerd is connected", "version", n.found.Version, "snapshotter", n.found.Snapshotter,
 		"snapshotterFrom", n.found.SnapshotterFrom, "discardLayers", n.found.DiscardLayers, "settingsFrom", n.found.SettingsFrom,
 		"hostDirs", n.found.HostDirs, "capabilities", n.found.Capabilities)
 	s.node = n
 	return n, nil
+}
+
+// openStaging finds out whether layers can be unpacked next to the snapshots, and says why not. The folder outlives
+// connections: layers that wait for containerd to come back lie in it. The caller holds mu.
+func (s *Store) openStaging(n *node) (reason string) {
+	switch enforcing, err := os.ReadFile("/sys/fs/selinux/enforce"); {
+	case n.found.Snapshotter != "overlayfs":
+		return "the snapshotter is not overlayfs"
+	case n.found.SnapshotterRoot == "":
+		return "the snapshotter does not say where its files are"
+	case err == nil && strings.TrimSpace(string(enforcing)) == "1":
+		// Files would get the label of this process's folder and not that of the snapshotter's.
+		return "SELinux is enforcing"
+	}
+	if s.staging != nil && !s.staging.usable(n.found.SnapshotterRoot) {
+		_ = s.staging.close() // moved away under us, as EKS does when it makes an array of the local disks
+		s.staging = nil
+	}
+	if s.staging == nil {
+		var err error
+		if s.staging, err = openStaging(n.found.SnapshotterRoot); err != nil {
+			s.staging = nil
+			return err.Error()
+		}
+	}
+	n.staging = s.staging
+	return ""
 }
 
 // forget drops the connection when containerd has gone: the next pull discovers what comes back.

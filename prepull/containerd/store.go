@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"headstart.dev/prepull"
+	"headstart.dev/prepull/containerd/internal/layer"
 	"headstart.dev/prepull/containerd/internal/registry"
 )
 
@@ -25,6 +27,9 @@ const (
 	DefaultNamespace = "k8s.io"
 	// AutoSnapshotter asks the CRI which snapshotter it uses.
 	AutoSnapshotter = "auto"
+	// DefaultMinFreePercent is where an EKS node's kubelet begins to evict pods.
+	// Source: amazon-eks-ami nodeadm/internal/kubelet/config.go@v20260724, nodefs.available.
+	DefaultMinFreePercent = 10
 )
 
 // Config is what a Store needs. The zero value is a node's usual setting.
@@ -39,6 +44,18 @@ type Config struct {
 	Credentials func(ctx context.Context, image, host string, fresh bool) (username, secret string, err error)
 	// Rewrites fetch images from elsewhere and store them under the name that pods use. The first that fits counts.
 	Rewrites []Rewrite
+	// MaxConcurrentDownloads is how many ranges are fetched or in memory at once and ChunkSize their size in bytes; the
+	// product bounds the memory of all pulls together. 0 chooses both: 16 of 8 MiB.
+	MaxConcurrentDownloads int
+	ChunkSize              int
+	// Bandwidth caps what layers take from the network, in bytes a second; 0 is no cap.
+	Bandwidth int64
+	// MinFreeBytes and MinFreePercent are what a disk keeps free; the larger of both counts. All 0 keeps
+	// DefaultMinFreePercent.
+	MinFreeBytes   int64
+	MinFreePercent int
+	// Engines are tried in this order; nil is all of them, fastest first.
+	Engines []string
 	// Log gets what was discovered, once, and whatever needs a look.
 	Log logr.Logger
 }
@@ -55,8 +72,9 @@ type Store struct {
 	cfg     Config
 	engines []engine
 
-	mu   sync.Mutex
-	node *node
+	mu      sync.Mutex
+	node    *node
+	staging *staging // nil until a node can have one
 }
 
 var _ prepull.Store = (*Store)(nil)
@@ -81,19 +99,51 @@ func New(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("registry rewrite from %q to %q: both are needed, such as docker.io/ and registry.example/hub/", r.From, r.To)
 		}
 	}
-	return &Store{cfg: cfg, engines: []engine{clientEngine{}}}, nil
+	if cfg.MinFreeBytes == 0 && cfg.MinFreePercent == 0 {
+		cfg.MinFreePercent = DefaultMinFreePercent
+	}
+	engines, err := chooseEngines(cfg.Engines)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{cfg: cfg, engines: engines}, nil
 }
 
-// Close ends the connection. Pulls that run fail.
+// chooseEngines returns the named engines, or all in the order of their speed.
+func chooseEngines(names []string) ([]engine, error) {
+	if names == nil {
+		names = []string{EngineDirect, EngineClient}
+	}
+	var engines []engine
+	for _, name := range names {
+		switch name {
+		case EngineDirect:
+			engines = append(engines, newDirectEngine(runtime.NumCPU()+slotsBeyondCores))
+		case EngineClient:
+			engines = append(engines, clientEngine{})
+		default:
+			return nil, fmt.Errorf("engine %q: want %s or %s", name, EngineDirect, EngineClient)
+		}
+	}
+	return engines, nil
+}
+
+// slotsBeyondCores lets layers that wait for their first bytes, or for the disk, not leave a core idle.
+const slotsBeyondCores = 2
+
+// Close ends the connection. Pulls that run fail; layers that are finished stay for the next Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.node == nil {
-		return nil
+	var errs []error
+	if s.node != nil {
+		errs = append(errs, s.node.client.Close())
 	}
-	err := s.node.client.Close()
-	s.node = nil
-	return err
+	if s.staging != nil {
+		errs = append(errs, s.staging.close())
+	}
+	s.node, s.staging = nil, nil
+	return errors.Join(errs...)
 }
 
 // Discovered returns what was found at containerd, and false while there is no connection.
@@ -213,7 +263,7 @@ func (s *Store) rewrite(name string) string {
 
 // classify marks what cannot heal.
 func classify(err error) error {
-	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) {
+	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) || errors.Is(err, layer.ErrHostile) || errors.Is(err, layer.ErrCorrupt) {
 		return prepull.Permanent(err)
 	}
 	return err
