@@ -1,0 +1,33 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"headstart.dev/readiness"
+	readinesscontroller "headstart.dev/readiness/controller"
+	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
+)
+
+// shared is what every controller may need beside the manager.
+type shared struct {
+	rules      []readiness.Form
+	writers    int
+	namespace  string
+	registerer prometheus.Registerer
+}
+
+// schemes are the API types that the controllers use: one line a domain.
+var schemes = []func(*runtime.Scheme) error{
+	readinessv1alpha1.AddToScheme,
+}
+
+// controllers are what runs in this process: one line each.
+var controllers = map[string]func(ctrl.Manager, shared) error{
+	"readiness": func(mgr ctrl.Manager, s shared) error {
+		return readinesscontroller.SetupWithManager(mgr, readinesscontroller.Config{
+			Forms: s.rules, Writers: s.writers, Namespace: s.namespace, Registerer: s.registerer,
+		})
+	},
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"headstart.dev/readiness"
+)
+
+// Leader election: a leader that dies is replaced after leaseDuration, one that stops gives the lease back and is
+// replaced at the standby's next look.
+const (
+	leaseName     = "headstart-controller"
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	retryPeriod   = time.Second
+	stopTimeout   = 10 * time.Second
+)
+
+// start runs the controllers until ctx ends.
+func start(ctx context.Context, o *options, out io.Writer) error {
+	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: logLevels[o.logLevel]}))
+	ctrl.SetLogger(log)
+	klog.SetLogger(log.WithName("client-go"))
+	if ignored := o.upstream.ignored(); len(ignored) > 0 {
+		log.Info("flags without effect", "flags", ignored)
+	}
+	config, err := loadConfig(o)
+	if err != nil {
+		return err
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	if o.leaderElect {
+		if err := ensureNamespace(ctx, config, scheme, o.leaderNamespace); err != nil {
+			return err
+		}
+	}
+	mgr, err := ctrl.NewManager(config, managerOptions(o, scheme, log))
+	if err != nil {
+		return fmt.Errorf("make manager: %w", err)
+	}
+	if err := addControllers(mgr, o); err != nil {
+		return err
+	}
+	log.Info("starting", "version", version(), "rules", o.rules)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run controllers: %w", err)
+	}
+	return nil
+}
+
+func managerOptions(o *options, scheme *runtime.Scheme, log logr.Logger) ctrl.Options {
+	lease, renew, retry, stop := leaseDuration, renewDeadline, retryPeriod, stopTimeout
+	return ctrl.Options{
+		Scheme: scheme, Logger: log,
+		Metrics:                server.Options{BindAddress: o.metricsAddress, SecureServing: o.upstream.metricsSecure, CertDir: o.upstream.metricsCertDir},
+		HealthProbeBindAddress: o.probeAddress, PprofBindAddress: o.pprofAddress,
+		LeaderElection: o.leaderElect, LeaderElectionID: leaseName, LeaderElectionNamespace: o.leaderNamespace,
+		LeaderElectionReleaseOnCancel: true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
+		GracefulShutdownTimeout: &stop,
+		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+	}
+}
+
+func addControllers(mgr ctrl.Manager, o *options) error {
+	s := shared{namespace: o.leaderNamespace, registerer: metrics.Registry}
+	for _, r := range o.rules {
+		s.rules = append(s.rules, readiness.Form(r))
+	}
+	if o.upstream.nodeWorkers > 1 {
+		s.writers = o.upstream.nodeWorkers
+	}
+	for _, name := range slices.Sorted(maps.Keys(controllers)) {
+		if err := controllers[name](mgr, s); err != nil {
+			return fmt.Errorf("set up %s: %w", name, err)
+		}
+	}
+	if err := registerBuildInfo(s.registerer); err != nil {
+		return err
+	}
+	return mgr.AddHealthzCheck("process", healthz.Ping)
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range append([]func(*runtime.Scheme) error{clientgoscheme.AddToScheme}, schemes...) {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("register API types: %w", err)
+		}
+	}
+	return scheme, nil
+}
+
+// loadConfig finds the API server. There is no client-side rate limit: the API server has priority and fairness.
+func loadConfig(o *options) (*rest.Config, error) {
+	config, err := rest.InClusterConfig()
+	if o.kubeconfig != "" {
+		config, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	}
+	if errors.Is(err, rest.ErrNotInCluster) {
+		return nil, errors.New("not in a pod, and no kubeconfig: name one with --kubeconfig")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load kubeconfig %q: %w", o.kubeconfig, err)
+	}
+	config.QPS, config.Burst = o.upstream.qps, o.upstream.burst
+	config.UserAgent = leaseName + "/" + version()
+	return config, nil
+}
+
+const namespaceTimeout = 10 * time.Second
+
+// ensureNamespace makes the lease's namespace where it is missing. Where that is not allowed, it is there already or the
+// lease will say so.
+func ensureNamespace(ctx context.Context, config *rest.Config, scheme *runtime.Scheme, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, namespaceTimeout)
+	defer cancel()
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("reach the API server at %s: %w", config.Host, err)
+	}
+	err = c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err == nil || apierrors.IsAlreadyExists(err) || apierrors.IsForbidden(err) {
+		return nil
+	}
+	return fmt.Errorf("make namespace %q: %w", name, err)
+}
+
+// version is the module's, or the commit's.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return info.Main.Version
+}

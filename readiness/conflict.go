@@ -1,0 +1,40 @@
+package readiness
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ConflictsWith says in one line how the two rules disagree about a taint that both use, or "". Two rules may share a
+// taint (the union of their holds wins); they may not give it two values, and a rule of another form has another
+// controller's ways with it.
+func (r *Rule) ConflictsWith(other *Rule) string {
+	if !SameTaint(&r.Taint, &other.Taint) {
+		return ""
+	}
+	if r.Taint.Value != other.Taint.Value {
+		return fmt.Sprintf("rule %s gives taint %s the value %q, this rule %q: the first to hold a node decides; give both the same value, or two keys",
+			other.Name, TaintID(&r.Taint), other.Taint.Value, r.Taint.Value)
+	}
+	return ""
+}
+
+// Unsatisfiable says in one line what the rule waits for that cannot come while its taint is on the node, or "". find
+// returns a DaemonSet, or nil where it is not known.
+func (r *Rule) Unsatisfiable(find func(namespace, name string) *DaemonSetSpec) string {
+	if r.Taint.Effect == corev1.TaintEffectPreferNoSchedule {
+		return ""
+	}
+	for i := range r.DaemonSets {
+		ds := &r.DaemonSets[i]
+		if ds.Name == "" || ds.Name == AllDaemonSets {
+			continue
+		}
+		if spec := find(ds.Namespace, ds.Name); spec != nil && !spec.Tolerates(&r.Taint) {
+			return fmt.Sprintf("DaemonSet %s does not tolerate taint %s, so its pod cannot start while the node is held: add a toleration {key: %s, operator: Exists}",
+				ds, TaintID(&r.Taint), r.Taint.Key)
+		}
+	}
+	return ""
+}

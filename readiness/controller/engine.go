@@ -1,0 +1,331 @@
+package controller
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/readiness"
+)
+
+// Engine holds the model of all nodes and rules and decides what is to be written. All methods are safe for concurrent
+// use. It does no I/O: watches call Observe..., writers call next and done.
+type Engine struct {
+	log     logr.Logger
+	now     func() time.Time
+	metrics *metrics
+
+	mu      sync.Mutex
+	nodes   map[string]*node
+	rules   []*readiness.Rule
+	byUID   map[types.UID]*ruleEntry
+	retired []readiness.Claim
+	// daemonSets is keyed by namespace, then name.
+	daemonSets map[string]map[string]*readiness.DaemonSetSpec
+	// pods is keyed by node name; a node may come after its pods.
+	pods map[string]map[podKey]readiness.Pod
+	// drivers is keyed by node name.
+	drivers map[string][]string
+	// synced are the watches whose first list has come; watchEvent tells that other watches are wanted now.
+	synced     map[watchKey]bool
+	watchEvent chan struct{}
+	dirtyRules map[types.UID]struct{}
+	ruleEvent  chan struct{}
+	queue      queue
+	wakes      wakes
+	// claims are NodeClaims to be deleted.
+	claims chan claim
+	// leading is true on the replica that writes.
+	leading bool
+	// progress is when a write last ended, or when the queue was last empty.
+	progress time.Time
+}
+
+// ruleEntry is a rule with what the engine counts of it.
+type ruleEntry struct {
+	rule   *readiness.Rule
+	counts Counts
+	source ruleSource
+	// invalid says why the rule is not in force; "" where it is.
+	invalid string
+	// ready says that all watches that the rule needs have listed.
+	ready bool
+}
+
+// Counts are the numbers of a rule's status.
+type Counts struct {
+	Matched, Held, Released, TimedOut, WouldHold int32
+}
+
+// newEngine makes an empty engine. now is the API server's time as well as it is known.
+func newEngine(log logr.Logger, now func() time.Time, m *metrics) *Engine {
+	e := &Engine{
+		log: log, now: now, metrics: m,
+		nodes: map[string]*node{}, byUID: map[types.UID]*ruleEntry{},
+		daemonSets: map[string]map[string]*readiness.DaemonSetSpec{},
+		pods:       map[string]map[podKey]readiness.Pod{}, drivers: map[string][]string{},
+		claims: make(chan claim, claimQueue),
+		synced: map[watchKey]bool{}, watchEvent: make(chan struct{}, 1),
+		dirtyRules: map[types.UID]struct{}{}, ruleEvent: make(chan struct{}, 1),
+		progress: time.Now(),
+	}
+	e.queue.init()
+	e.wakes.init()
+	return e
+}
+
+// ObserveNode takes over a Node, as stripNode left it, and decides what it needs.
+func (e *Engine) ObserveNode(in *corev1.Node) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.observe(in)
+}
+
+func (e *Engine) observe(in *corev1.Node) *node {
+	n := e.nodes[in.Name]
+	if n == nil {
+		n = &node{name: in.Name, states: map[types.UID]ruleState{}, wakeIndex: -1}
+		n.facts.DaemonSets = e.daemonSetsOf
+		n.facts.LiveRule = e.liveRule
+		n.facts.Pods = podList(e.pods[in.Name])
+		n.facts.CSIDrivers = e.drivers[in.Name]
+		e.nodes[in.Name] = n
+	}
+	n.observe(in, e.now())
+	e.decide(n)
+	return n
+}
+
+// ForgetNode drops a Node that was deleted.
+func (e *Engine) ForgetNode(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.forgetNode(name)
+}
+
+func (e *Engine) forgetNode(name string) {
+	n := e.nodes[name]
+	if n == nil {
+		return
+	}
+	for uid := range n.states {
+		e.count(n, uid, ruleState{state: readiness.StateUnbound})
+	}
+	e.wakes.cancel(n)
+	e.queue.remove(n)
+	delete(e.nodes, name)
+}
+
+// ReplaceNodes takes over a complete list.
+func (e *Engine) ReplaceNodes(list []*corev1.Node) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	there := make(map[string]bool, len(list))
+	for _, in := range list {
+		there[in.Name] = true
+		e.observe(in)
+	}
+	for name := range e.nodes {
+		if !there[name] {
+			e.forgetNode(name)
+		}
+	}
+}
+
+// decide evaluates all rules about the node, counts, and queues it where something is to be written. e.mu is held.
+func (e *Engine) decide(n *node) {
+	if n.facts.Node == nil {
+		return
+	}
+	change, next := e.plan(n)
+	e.wakes.cancel(n)
+	if !next.IsZero() {
+		e.wakes.set(n, next)
+	}
+	switch {
+	case change.Urgency == readiness.UrgencyNone:
+		n.dueSince = time.Time{}
+		e.queue.remove(n)
+	case !e.leading || n.active:
+		// The leader decides for itself when it begins to lead; a writer, when it has ended.
+	default:
+		e.offer(n, &change)
+	}
+}
+
+// offer queues a node, now or when it may be written again.
+func (e *Engine) offer(n *node, change *readiness.Change) {
+	now := e.now()
+	if change.Urgency == readiness.UrgencyRelease && n.dueSince.IsZero() {
+		n.dueSince = now
+	}
+	if at := n.writable(change); now.Before(at) {
+		e.queue.remove(n)
+		e.wakes.set(n, at)
+		return
+	}
+	e.queue.push(n, change.Urgency)
+}
+
+// flipInterval is the least time between two writes of a node that flips.
+const flipInterval = time.Second
+
+// writable says from when the node may be written: at once while it starts, at most once a second from when it was held
+// again, and never before a failure's backoff is over.
+func (n *node) writable(change *readiness.Change) time.Time {
+	at := n.notBefore
+	spaced := n.reheld || change.Rehold || change.Urgency == readiness.UrgencyLabel
+	if spaced && !n.lastWrite.IsZero() {
+		if next := n.lastWrite.Add(flipInterval); next.After(at) {
+			at = next
+		}
+	}
+	return at
+}
+
+// plan evaluates and counts; next is when time alone will change the outcome.
+func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
+	now := e.now()
+	decisions := make([]readiness.Decision, 0, len(e.rules))
+	var next time.Time
+	for _, r := range e.rules {
+		if !e.byUID[r.UID].ready && r.Binds(n.facts.Node) {
+			// What it asks about is still being listed: nothing is known, so nothing is done.
+			return readiness.Change{Urgency: readiness.UrgencyNone}, time.Time{}
+		}
+		d := readiness.Evaluate(r, &n.facts, now)
+		e.count(n, r.UID, ruleState{state: d.State, overdue: d.Overdue})
+		if d.State == readiness.StateUnbound {
+			continue
+		}
+		for i := range r.Conditions {
+			if r.Conditions[i].MaxAge > 0 {
+				n.noteFirst(r.Conditions[i].Type, now)
+			}
+		}
+		if !d.Recheck.IsZero() && (next.IsZero() || d.Recheck.Before(next)) {
+			next = d.Recheck
+		}
+		if d.DeleteNodeClaim && !r.DryRun {
+			e.deleteClaim(n)
+		}
+		decisions = append(decisions, d)
+	}
+	change, err := readiness.Plan(&n.facts, decisions, e.retired, now)
+	if err != nil {
+		e.log.Error(err, "cannot plan node", "node", n.name)
+	}
+	return change, next
+}
+
+// count moves the node from its old state under the rule to the new one.
+func (e *Engine) count(n *node, uid types.UID, s ruleState) {
+	old, had := n.states[uid]
+	if had && old == s {
+		return
+	}
+	entry := e.byUID[uid]
+	if s.state == readiness.StateUnbound {
+		delete(n.states, uid)
+	} else {
+		n.states[uid] = s
+	}
+	if entry == nil || (!had && s.state == readiness.StateUnbound) {
+		return
+	}
+	if had {
+		entry.counts.add(old, entry.rule.DryRun, -1)
+	}
+	entry.counts.add(s, entry.rule.DryRun, 1)
+	e.markRule(uid)
+}
+
+func (c *Counts) add(s ruleState, dryRun bool, by int32) {
+	if s.state == readiness.StateUnbound {
+		return
+	}
+	c.Matched += by
+	if s.overdue {
+		c.TimedOut += by
+	}
+	switch s.state {
+	case readiness.StateHeld:
+		if dryRun {
+			c.WouldHold += by
+		} else {
+			c.Held += by
+		}
+	case readiness.StateReleased:
+		c.Released += by
+	case readiness.StateTimedOut:
+		if !s.overdue {
+			c.TimedOut += by
+		}
+	case readiness.StateIgnored, readiness.StateUnbound:
+	}
+}
+
+func (e *Engine) markRule(uid types.UID) {
+	e.dirtyRules[uid] = struct{}{}
+	select {
+	case e.ruleEvent <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) liveRule(uid types.UID) bool { return e.byUID[uid] != nil }
+
+func (e *Engine) daemonSetsOf(namespace string) []*readiness.DaemonSetSpec {
+	return slices.SortedFunc(maps.Values(e.daemonSets[namespace]), func(a, b *readiness.DaemonSetSpec) int {
+		return strings.Compare(a.Name, b.Name)
+	})
+}
+
+// Lead begins or ends writing: everything is decided afresh from the warm model.
+func (e *Engine) Lead(leading bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.leading = leading
+	e.progress = time.Now()
+	if !leading {
+		e.queue.clear()
+		return
+	}
+	e.decideAll()
+	for uid := range e.byUID {
+		e.markRule(uid)
+	}
+}
+
+func (e *Engine) decideAll() {
+	for _, n := range e.nodes {
+		e.decide(n)
+	}
+}
+
+// waiting says how many nodes are to be written, and when a write last ended.
+func (e *Engine) waiting() (nodes int, progress time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.queue.size, e.progress
+}
+
+// deleteClaim asks for the node's NodeClaim to be deleted, once; e.mu is held.
+func (e *Engine) deleteClaim(n *node) {
+	ref, ok := readiness.NodeClaimOf(n.facts.Node)
+	if !ok || !e.leading || n.claimDeleted == ref.UID {
+		return
+	}
+	n.claimDeleted = ref.UID
+	select {
+	case e.claims <- claim{node: n.facts.Node, ref: ref}:
+	default:
+		n.claimDeleted = ""
+	}
+}

@@ -1,0 +1,159 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"headstart.dev/readiness"
+)
+
+// Reasons of events.
+const (
+	reasonHeld     = "ReadinessHeld"
+	reasonReleased = "ReadinessReleased"
+	reasonTimedOut = "ReadinessTimedOut"
+	reasonConflict = "Conflict"
+	reasonInvalid  = "Invalid"
+)
+
+// What became of an event, the values of the label result.
+const (
+	eventSent    = "sent"
+	eventDropped = "dropped"
+	eventFailed  = "failed"
+)
+
+// Events have a budget of their own: a wave of thousands of nodes must not spend the API server's time on telling of
+// itself. Warnings are few and have their own.
+const (
+	eventsPerSecond  = 1
+	eventBurst       = 10
+	eventQueue       = 256
+	maxEventMessage  = 1024
+	eventTimeout     = 5 * time.Second
+	eventComponent   = "headstart-controller"
+	eventsNamespace  = metav1.NamespaceDefault
+	reasonsInMessage = 3
+)
+
+// recorder posts events beside the path of the writes: Tell never blocks, and drops what is over the budget.
+type recorder struct {
+	log     logr.Logger
+	client  corev1client.EventsGetter
+	metrics *metrics
+	queue   chan *corev1.Event
+	normal  *rate.Limiter
+	warning *rate.Limiter
+}
+
+func newRecorder(log logr.Logger, client corev1client.EventsGetter, m *metrics) *recorder {
+	return &recorder{
+		log: log, client: client, metrics: m, queue: make(chan *corev1.Event, eventQueue),
+		normal:  rate.NewLimiter(eventsPerSecond, eventBurst),
+		warning: rate.NewLimiter(eventsPerSecond, eventBurst),
+	}
+}
+
+// Run posts until ctx ends.
+func (r *recorder) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event := <-r.queue:
+			r.post(ctx, event)
+		}
+	}
+}
+
+func (r *recorder) post(ctx context.Context, event *corev1.Event) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	if _, err := r.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
+		r.metrics.events.WithLabelValues(eventFailed).Inc()
+		r.log.V(1).Info("posting event failed", "reason", event.Reason, "error", err.Error())
+		return
+	}
+	r.metrics.events.WithLabelValues(eventSent).Inc()
+}
+
+// offer queues an event within the budget.
+func (r *recorder) offer(event *corev1.Event) {
+	limit := r.normal
+	if event.Type == corev1.EventTypeWarning {
+		limit = r.warning
+	}
+	if limit.Allow() {
+		select {
+		case r.queue <- event:
+			return
+		default:
+		}
+	}
+	r.metrics.events.WithLabelValues(eventDropped).Inc()
+}
+
+// transition tells of what a write brought about.
+func (r *recorder) transition(node *corev1.Node, t readiness.Transition) {
+	switch t.State {
+	case readiness.StateHeld:
+		r.offer(nodeEvent(node, corev1.EventTypeNormal, reasonHeld, heldMessage(&t)))
+	case readiness.StateReleased:
+		r.offer(nodeEvent(node, corev1.EventTypeNormal, reasonReleased,
+			fmt.Sprintf("rule %s: all that is required is there, taint %s is off", t.Rule.Name, readiness.TaintID(&t.Rule.Taint))))
+	case readiness.StateTimedOut:
+		r.offer(nodeEvent(node, corev1.EventTypeWarning, reasonTimedOut,
+			fmt.Sprintf("rule %s: not ready within %s, taint %s is off; missing: %s", t.Rule.Name, t.Rule.Timeout, readiness.TaintID(&t.Rule.Taint), missing(t.Reasons))))
+	case readiness.StateIgnored, readiness.StateUnbound:
+	}
+}
+
+func heldMessage(t *readiness.Transition) string {
+	until := ""
+	if !t.Deadline.IsZero() {
+		until = fmt.Sprintf("; %s at %s", t.Rule.OnTimeout, t.Deadline.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("rule %s holds the node with taint %s: %s%s", t.Rule.Name, readiness.TaintID(&t.Rule.Taint), missing(t.Reasons), until)
+}
+
+func missing(reasons []readiness.Reason) string {
+	var parts []string
+	for i, reason := range reasons {
+		if i == reasonsInMessage {
+			parts = append(parts, fmt.Sprintf("and %d more", len(reasons)-i))
+			break
+		}
+		parts = append(parts, reason.Message)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func nodeEvent(node *corev1.Node, kind, reason, message string) *corev1.Event {
+	return newEvent(corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}, kind, reason, message)
+}
+
+func newEvent(about corev1.ObjectReference, kind, reason, message string) *corev1.Event {
+	if len(message) > maxEventMessage {
+		message = strings.ToValidUTF8(message[:maxEventMessage], "")
+	}
+	now := metav1.Now()
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: eventsNamespace, GenerateName: eventName(about.Name)},
+		InvolvedObject: about, Type: kind, Reason: reason, Message: message,
+		Source:         corev1.EventSource{Component: eventComponent},
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}
+}
+
+// eventName leaves room for what the API server adds to a generated name.
+func eventName(object string) string {
+	return object[:min(len(object), 200)] + "."
+}

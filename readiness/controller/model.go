@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/readiness"
+)
+
+// node is what the engine keeps of a Node. Guarded by Engine.mu; the corev1.Node in facts is never changed in place.
+type node struct {
+	name  string
+	facts readiness.Facts
+	// version is the resourceVersion that facts are of.
+	version uint64
+	// wrote is the resourceVersion of the engine's own last write: older events must not undo what it did.
+	wrote uint64
+	// states holds what each rule said last, for the counts.
+	states map[types.UID]ruleState
+
+	queued   bool
+	queuedAs readiness.Urgency
+	// active says that a writer has the node.
+	active bool
+	// stale says that the outcome of the last write is not known: the next one reads the node first.
+	stale    bool
+	failures int
+	// notBefore holds writes off: after a failure, or between the writes of a node that flips.
+	notBefore time.Time
+	lastWrite time.Time
+	reheld    bool
+	// dueSince is when a release first became due, for the latency metric; zero where none is.
+	dueSince time.Time
+	// claimDeleted is the UID of the NodeClaim that was deleted on timeout.
+	claimDeleted types.UID
+
+	wakeAt    time.Time
+	wakeIndex int
+}
+
+// ruleState is one rule's last word on a node.
+type ruleState struct {
+	state   readiness.State
+	overdue bool
+}
+
+// observe takes over a version of the Node that the API server sent.
+func (n *node) observe(in *corev1.Node, now time.Time) {
+	version := parseVersion(in.ResourceVersion)
+	if version != 0 && version < n.version {
+		return
+	}
+	old := n.facts.Node
+	if old != nil && old.UID == in.UID {
+		n.noteReports(old, in, now)
+		if n.wrote > version {
+			in = withOurs(in, old)
+		}
+	} else {
+		n.forget()
+	}
+	n.version = max(n.version, version)
+	n.facts.Node = in
+	n.facts.Record, _ = readiness.DecodeRecord(in)
+}
+
+// forget drops all that was known of an earlier Node of the same name.
+func (n *node) forget() {
+	n.facts.Seen, n.facts.BootSeen = nil, time.Time{}
+	n.version, n.wrote = 0, 0
+	n.failures, n.stale, n.reheld = 0, false, false
+	n.notBefore, n.lastWrite, n.dueSince = time.Time{}, time.Time{}, time.Time{}
+}
+
+// noteReports remembers when each condition was last seen to be reported, by our own clock.
+func (n *node) noteReports(old, in *corev1.Node, now time.Time) {
+	if boot := in.Status.NodeInfo.BootID; old.Status.NodeInfo.BootID != "" && boot != old.Status.NodeInfo.BootID {
+		n.facts.BootSeen = now
+	}
+	for i := range in.Status.Conditions {
+		c := &in.Status.Conditions[i]
+		if was := findCondition(old, c.Type, i); was != nil && was.Status == c.Status &&
+			was.LastHeartbeatTime.Equal(&c.LastHeartbeatTime) && was.LastTransitionTime.Equal(&c.LastTransitionTime) {
+			continue
+		}
+		if n.facts.Seen == nil {
+			n.facts.Seen = map[corev1.NodeConditionType]time.Time{}
+		}
+		n.facts.Seen[c.Type] = now
+	}
+}
+
+// noteFirst gives every report that has never been seen to change the time at which it was first seen: it may age from
+// there on.
+func (n *node) noteFirst(t corev1.NodeConditionType, now time.Time) {
+	if _, seen := n.facts.Seen[t]; seen {
+		return
+	}
+	if n.facts.Seen == nil {
+		n.facts.Seen = map[corev1.NodeConditionType]time.Time{}
+	}
+	n.facts.Seen[t] = now
+}
+
+// findCondition looks at the same index first: conditions keep their order.
+func findCondition(node *corev1.Node, t corev1.NodeConditionType, index int) *corev1.NodeCondition {
+	conditions := node.Status.Conditions
+	if index < len(conditions) && conditions[index].Type == t {
+		return &conditions[index]
+	}
+	for i := range conditions {
+		if conditions[i].Type == t {
+			return &conditions[i]
+		}
+	}
+	return nil
+}
+
+// withOurs is in with the taints, labels and annotations of ours, a later version of the same Node.
+func withOurs(in, ours *corev1.Node) *corev1.Node {
+	out := *in
+	out.Spec.Taints, out.Labels, out.Annotations = ours.Spec.Taints, ours.Labels, ours.Annotations
+	return &out
+}
+
+// parseVersion reads a resourceVersion, which is a number that grows (KEP-5504); 0 where it is none.
+func parseVersion(text string) uint64 {
+	v, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return v
+}

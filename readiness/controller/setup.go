@@ -1,0 +1,178 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	ctrl "sigs.k8s.io/controller-runtime"
+	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"headstart.dev/readiness"
+	"headstart.dev/readiness/v1alpha1"
+)
+
+// Config is what the controller can be told.
+type Config struct {
+	// Forms are the rule forms that are read; empty means native only.
+	Forms []readiness.Form
+	// Writers is how many nodes are written at once; 0 means defaultWriters.
+	Writers int
+	// Namespace is where the controller keeps its ledger.
+	Namespace string
+	// Registerer takes the metrics.
+	Registerer prometheus.Registerer
+}
+
+// defaultWriters is enough to keep a large API server busy, and about where a small one stops getting faster.
+const defaultWriters = 64
+
+// SetupWithManager adds the readiness controller to the manager: every replica keeps its model warm, the leader writes.
+func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return fmt.Errorf("register readiness metrics: %w", err)
+	}
+	// The writers pace themselves by the API server's answers: a client-side limit would only add delay.
+	rc := rest.CopyConfig(mgr.GetConfig())
+	rc.QPS, rc.Burst = -1, -1
+	rc.ContentType = "application/vnd.kubernetes.protobuf"
+	rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	clock := newServerClock()
+	rc.Wrap(clock.wrap)
+	client, err := kubernetes.NewForConfig(rc)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	patches, err := metadata.NewForConfig(rc)
+	if err != nil {
+		return fmt.Errorf("make metadata client: %w", err)
+	}
+	log := mgr.GetLogger().WithName("readiness")
+	engine := newEngine(log, clock.now, m)
+	c := &controller{
+		log: log, engine: engine, writers: cfg.Writers, watcher: newWatcher(engine, client), cache: mgr.GetCache(),
+		events: newRecorder(log, client.CoreV1(), m),
+		api:    apiNodes{patches: patches.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), nodes: client.CoreV1()},
+	}
+	if c.writers == 0 {
+		c.writers = defaultWriters
+	}
+	c.claims = &claimDeleter{log: log, engine: engine, client: patches, events: c.events}
+	c.native = &nativeRules{engine: engine, log: log, client: mgr.GetClient(), events: c.events, latest: map[types.UID]*v1alpha1.NodeReadinessRule{}}
+	if err := mgr.Add(everywhere(c.watch)); err != nil {
+		return err
+	}
+	if err := mgr.Add(manager.RunnableFunc(c.lead)); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("readiness", c.ready); err != nil {
+		return err
+	}
+	return mgr.AddHealthzCheck("readiness", c.healthy)
+}
+
+// everywhere runs on every replica, not on the leader alone.
+type everywhere func(context.Context) error
+
+// Start runs f.
+func (f everywhere) Start(ctx context.Context) error { return f(ctx) }
+
+// NeedLeaderElection says no.
+func (everywhere) NeedLeaderElection() bool { return false }
+
+type controller struct {
+	log     logr.Logger
+	engine  *Engine
+	writers int
+	watcher *watcher
+	cache   ctrlcache.Cache
+	native  *nativeRules
+	events  *recorder
+	claims  *claimDeleter
+	api     nodeWriter
+	// synced is set when the first lists have come.
+	synced atomic.Bool
+}
+
+// watch keeps the model up to date until ctx ends.
+func (c *controller) watch(ctx context.Context) error {
+	informer, err := c.cache.GetInformer(ctx, &v1alpha1.NodeReadinessRule{})
+	if err != nil {
+		return fmt.Errorf("watch readiness rules: %w", err)
+	}
+	handle, err := informer.AddEventHandler(c.native)
+	if err != nil {
+		return fmt.Errorf("watch readiness rules: %w", err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.watcher.Run(ctx)
+	}()
+	if cache.WaitForCacheSync(ctx.Done(), handle.HasSynced) {
+		select {
+		case <-c.watcher.synced:
+			c.synced.Store(true)
+			c.log.Info("caches are warm")
+		case <-ctx.Done():
+		}
+	}
+	<-done
+	return nil
+}
+
+// lead writes until ctx ends.
+func (c *controller) lead(ctx context.Context) error {
+	for !c.synced.Load() {
+		if !pause(ctx, syncPoll) {
+			return nil
+		}
+	}
+	c.log.Info("leading")
+	c.engine.Lead(true)
+	defer c.engine.Lead(false)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.events.Run(ctx) })
+	group.Go(func() error { return (&statusWriter{engine: c.engine, log: c.log}).Run(ctx) })
+	group.Go(func() error { return c.claims.Run(ctx) })
+	group.Go(func() error { c.engine.clock(ctx); return nil })
+	group.Go(func() error { c.engine.pool(ctx, c.writers, c.api, c.events.transition); return nil })
+	return group.Wait()
+}
+
+// syncPoll is how often a new leader looks whether its first lists have come; a warm standby never waits for it.
+const syncPoll = 10 * time.Millisecond
+
+// ready fails until the replica could take over at once.
+func (c *controller) ready(*http.Request) error {
+	if !c.synced.Load() {
+		return errors.New("rules and nodes have not been listed yet")
+	}
+	return nil
+}
+
+// stuckAfter is how long writers may be busy without one request ending: several times the deadline of a request.
+const stuckAfter = time.Minute
+
+// healthy fails where nodes wait to be written and no writer gets anywhere.
+func (c *controller) healthy(*http.Request) error {
+	waiting, since := c.engine.waiting()
+	if waiting > 0 && time.Since(since) > stuckAfter {
+		return fmt.Errorf("%d nodes wait to be written and none has been for %s", waiting, time.Since(since).Round(time.Second))
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package controller
+
+import (
+	"context"
+	"sync"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// watcher runs the watch of nodes, and beside it exactly those that the rules need.
+type watcher struct {
+	engine *Engine
+	client kubernetes.Interface
+	nodes  sync.Once
+	// synced is closed when the nodes have been listed.
+	synced chan struct{}
+}
+
+func newWatcher(e *Engine, client kubernetes.Interface) *watcher {
+	return &watcher{engine: e, client: client, synced: make(chan struct{})}
+}
+
+// Run watches until ctx ends.
+func (w *watcher) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { w.watchNodes(ctx) })
+	running := map[watchKey]*watching{}
+	for {
+		wanted := w.engine.wantedWatches()
+		for key, one := range running {
+			if !wanted[key] {
+				one.stop()
+				<-one.done
+				w.engine.unwatch(key)
+				delete(running, key)
+			}
+		}
+		for key := range wanted {
+			if running[key] == nil {
+				running[key] = w.start(ctx, key)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			for _, one := range running {
+				one.stop()
+				<-one.done
+			}
+			return
+		case <-w.engine.watchEvent:
+		}
+	}
+}
+
+// watching is a running watch; done is closed when it has ended.
+type watching struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+func (w *watcher) start(ctx context.Context, key watchKey) *watching {
+	ctx, stop := context.WithCancel(ctx)
+	one := &watching{stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(one.done)
+		w.watch(ctx, key)
+	}()
+	return one
+}
+
+func (w *watcher) watchNodes(ctx context.Context) {
+	watch(ctx, lister(w.client.CoreV1().RESTClient(), "nodes", "", nil), &corev1.Node{}, sink[*corev1.Node]{
+		kind: "nodes", strip: stripNode,
+		observe: func(n *corev1.Node, known bool) {
+			if known {
+				w.engine.ObserveNode(n)
+			} else {
+				w.engine.ForgetNode(n.Name)
+			}
+		},
+		replace: w.engine.ReplaceNodes,
+		synced:  func() { w.nodes.Do(func() { close(w.synced) }) },
+	})
+}
+
+func (w *watcher) watch(ctx context.Context, key watchKey) {
+	e := w.engine
+	synced := func() { e.watchSynced(key, true) }
+	switch key.kind {
+	case watchDaemonSets:
+		watch(ctx, lister(w.client.AppsV1().RESTClient(), "daemonsets", "", nil), &appsv1.DaemonSet{}, sink[*appsv1.DaemonSet]{
+			kind: "daemonsets", strip: stripDaemonSet, observe: e.ObserveDaemonSet, replace: e.ReplaceDaemonSets, synced: synced,
+		})
+	case watchCSINodes:
+		watch(ctx, lister(w.client.StorageV1().RESTClient(), "csinodes", "", nil), &storagev1.CSINode{}, sink[*storagev1.CSINode]{
+			kind: "csinodes", strip: stripCSINode, observe: e.ObserveCSINode, replace: e.ReplaceCSINodes, synced: synced,
+		})
+	case watchPods:
+		options := func(o *metav1.ListOptions) {
+			o.LabelSelector = key.selector
+			o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
+		}
+		watch(ctx, lister(w.client.CoreV1().RESTClient(), "pods", key.namespace, options), &corev1.Pod{}, sink[*corev1.Pod]{
+			kind: "pods", strip: stripPod,
+			observe: func(p *corev1.Pod, known bool) { e.ObservePod(key, p, known) },
+			replace: func(list []*corev1.Pod) { e.ReplacePods(key, list) },
+			synced:  synced,
+		})
+	}
+}
+
+func lister(client rest.Interface, resource, namespace string, options func(*metav1.ListOptions)) cache.ListerWatcher {
+	if options == nil {
+		options = func(*metav1.ListOptions) {}
+	}
+	return cache.NewFilteredListWatchFromClient(client, resource, namespace, options)
+}

@@ -1,0 +1,145 @@
+package readiness
+
+import (
+	"time"
+
+	"headstart.dev/readiness/v1alpha1"
+)
+
+// State is what a rule says of a node.
+type State string
+
+// The states of a node under a rule.
+const (
+	// StateUnbound: the rule does not govern the node.
+	StateUnbound State = "Unbound"
+	// StateIgnored: it would, but the node was there before the rule, or Karpenter counts it as ready already.
+	StateIgnored State = "Ignored"
+	// StateHeld: something required is missing, the node is to carry the taint.
+	StateHeld State = "Held"
+	// StateReleased: all that is required is there, or once was (bootstrap-only).
+	StateReleased State = "Released"
+	// StateTimedOut: the time was up and the rule let the node go unready.
+	StateTimedOut State = "TimedOut"
+)
+
+// Decision is what one rule says of one node at one instant.
+type Decision struct {
+	Rule  *Rule
+	State State
+	// Reasons are what is missing; set in StateHeld, and in StateTimedOut for what never came.
+	Reasons []Reason
+	// Since is when the hold began, by the API server's clock; zero unless held.
+	Since time.Time
+	// Deadline is when the timeout comes; zero unless held with a timeout ahead.
+	Deadline time.Time
+	// Overdue says that the deadline has passed. In StateHeld: the rule says Hold, or the NodeClaim is to be deleted.
+	Overdue bool
+	// DeleteNodeClaim asks for the node's NodeClaim to be deleted; the node stays held meanwhile.
+	DeleteNodeClaim bool
+	// Recheck is when time alone will change the decision; zero for never.
+	Recheck time.Time
+
+	// entry is the record's entry of the rule (or of the rule that it replaces) and whether there is one.
+	entry    Entry
+	hasEntry bool
+	rearmed  bool
+	existing bool
+}
+
+// Evaluate says what the rule wants of the node, given what is known of it now. It is pure: equal arguments give equal
+// decisions. now is the API server's time as well as the caller knows it.
+func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
+	d := Decision{Rule: r, State: StateUnbound}
+	if !r.Binds(f.Node) {
+		return d
+	}
+	d.existing = f.Node.CreationTimestamp.Time.Before(r.Created)
+	d.entry, d.hasEntry = f.Record.Rules[r.UID]
+	if !d.hasEntry && !r.EnforceExisting {
+		d.entry, d.hasEntry = f.Record.inherited(r, f.live)
+	}
+	if d.rebooted(f) {
+		d.rearmed = true
+		d.entry = Entry{}
+	}
+	if d.hasEntry && d.entry.State == EntryDone && !r.Continuous {
+		d.State = StateReleased
+		return d
+	}
+
+	v := check(r, f, d.rearmed || d.entry.Rearmed, now)
+	d.Recheck = v.expires
+	if len(v.unmet) == 0 {
+		d.State = StateReleased
+		return d
+	}
+	d.Reasons = v.unmet
+	if d.hasEntry && d.entry.State == EntryTimedOut {
+		d.State = StateTimedOut
+		return d
+	}
+	if d.ignores(f) {
+		d.State = StateIgnored
+		return d
+	}
+	d.hold(f, now)
+	return d
+}
+
+// rebooted says whether the node has booted since the rule let it go and the rule asks for a new hold then.
+func (d *Decision) rebooted(f *Facts) bool {
+	boot := f.bootID()
+	return d.Rule.RearmOnReboot && d.hasEntry && d.entry.State != EntryHeld &&
+		d.entry.Boot != "" && boot != "" && d.entry.Boot != boot
+}
+
+// ignores says whether an unready node is nonetheless left as it is.
+func (d *Decision) ignores(f *Facts) bool {
+	if d.hasEntry || findTaint(f.Node.Spec.Taints, &d.Rule.Taint) != nil {
+		return false
+	}
+	if d.existing {
+		return !d.Rule.EnforceExisting
+	}
+	return !d.Rule.Continuous && f.Node.Labels[karpenterInitialized] == "true"
+}
+
+// hold decides between holding and timing out.
+func (d *Decision) hold(f *Facts, now time.Time) {
+	d.State = StateHeld
+	d.Since = f.Node.CreationTimestamp.Time
+	if d.existing {
+		d.Since = d.Rule.Created
+	}
+	switch {
+	case d.hasEntry && d.entry.State == EntryHeld:
+		if at := d.entry.at(); at.After(d.Since) && (d.entry.Rearmed || d.Rule.Continuous || d.existing) {
+			d.Since = at
+		}
+	case d.rearmed, d.hasEntry && d.entry.State == EntryDone:
+		d.Since = now
+	case !d.hasEntry && (d.Rule.Continuous || d.existing) && findTaint(f.Node.Spec.Taints, &d.Rule.Taint) == nil:
+		// The hold begins with the write to come, however old the node is.
+		d.Since = now
+	}
+	if d.Rule.Timeout <= 0 {
+		return
+	}
+	deadline := d.Since.Add(d.Rule.Timeout)
+	if now.Before(deadline) {
+		d.Deadline = deadline
+		if d.Recheck.IsZero() || deadline.Before(d.Recheck) {
+			d.Recheck = deadline
+		}
+		return
+	}
+	d.Overdue = true
+	switch {
+	case d.Rule.OnTimeout == v1alpha1.TimeoutHold:
+	case d.Rule.OnTimeout == v1alpha1.TimeoutDeleteNodeClaim && nodeClaimOf(f.Node) != nil:
+		d.DeleteNodeClaim = true
+	default:
+		d.State = StateTimedOut
+	}
+}

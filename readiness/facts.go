@@ -1,0 +1,97 @@
+package readiness
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Facts is all that is known of one node. Evaluation reads it and never writes it.
+type Facts struct {
+	Node *corev1.Node
+	// Record is the node's own, decoded.
+	Record Record
+	// Pods are the pods of this node that some rule asks about, in no order.
+	Pods []Pod
+	// DaemonSets returns those of a namespace, for rules that name "*". Nil: none are known.
+	DaemonSets func(namespace string) []*DaemonSetSpec
+	// CSIDrivers are those that the node's CSINode lists.
+	CSIDrivers []string
+	// Partial says that Pods, DaemonSets and CSIDrivers were not looked at (kubectl headstart why): what depends on
+	// them is reported as not known, and never as met.
+	Partial bool
+	// Seen is when a condition's report was last seen to change, by the evaluator's own clock: the node's clock may be
+	// an hour off. A type that is absent counts as seen just now.
+	Seen map[corev1.NodeConditionType]time.Time
+	// BootSeen is when the node's bootID was seen to change; zero where that was not witnessed.
+	BootSeen time.Time
+	// LiveRule says which rule UIDs exist today. Nil: those of the rules being evaluated are all that is known.
+	LiveRule func(types.UID) bool
+}
+
+// Pod is what the engine keeps of a pod.
+type Pod struct {
+	Namespace string
+	Name      string
+	// DaemonSet is the name of the DaemonSet that controls it, or "".
+	DaemonSet   string
+	Labels      map[string]string
+	Ready       bool
+	Terminating bool
+}
+
+// DaemonSetSpec is what the engine keeps of a DaemonSet: what decides where its pods can be.
+type DaemonSetSpec struct {
+	Namespace  string
+	Name       string
+	UID        types.UID
+	Generation int64
+	Selector   labels.Selector
+	// Template has nodeSelector, affinity and tolerations only.
+	Template corev1.PodSpec
+}
+
+// live says whether a rule of that UID exists.
+func (f *Facts) live(uid types.UID) bool { return f.LiveRule != nil && f.LiveRule(uid) }
+
+// condition returns the node's condition of that type, or nil.
+func (f *Facts) condition(t corev1.NodeConditionType) *corev1.NodeCondition {
+	for i := range f.Node.Status.Conditions {
+		if f.Node.Status.Conditions[i].Type == t {
+			return &f.Node.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func (f *Facts) bootID() string { return f.Node.Status.NodeInfo.BootID }
+
+// karpenterInitialized is the label that Karpenter puts on a node which it counts as ready. A startup taint that comes
+// after it makes Karpenter buy another node.
+const karpenterInitialized = "karpenter.sh/initialized"
+
+// Taints that Karpenter puts on nodes that are its business alone.
+// Source: sigs.k8s.io/karpenter pkg/apis/v1/taints.go@v1.15.0.
+const (
+	karpenterDisrupted = "karpenter.sh/disrupted"
+	karpenterRebooting = "karpenter.sh/rebooting"
+)
+
+func (f *Facts) hasTaintKey(key string) bool {
+	for i := range f.Node.Spec.Taints {
+		if f.Node.Spec.Taints[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// Leaving says whether the node is being deleted, by anybody or by Karpenter: such a node is left alone.
+func (f *Facts) Leaving() bool {
+	return f.Node.DeletionTimestamp != nil || f.hasTaintKey(karpenterDisrupted)
+}
+
+// Rebooting says whether Karpenter is rebooting the node in place: its facts are those of a boot that is ending.
+func (f *Facts) Rebooting() bool { return f.hasTaintKey(karpenterRebooting) }

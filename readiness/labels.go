@@ -1,0 +1,75 @@
+package readiness
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// derivedLabels are the labels that follow a condition on every node, whatever the rules. Nobody else may set them: a
+// node could otherwise attract pods by registering with one.
+var derivedLabels = map[string]corev1.NodeConditionType{
+	LabelImagesReady: ConditionImagesReady,
+	LabelCNIReady:    ConditionCNIReady,
+	LabelCSIReady:    ConditionCSIReady,
+	LabelGPUReady:    ConditionGPUReady,
+}
+
+// readyLabel is the value that every label of the controller has.
+const readyLabel = "true"
+
+// labels compares the node's labels with its conditions and with the optional DaemonSets of its rules.
+func (p *planner) labels() {
+	want := map[string]bool{}
+	for label, condition := range derivedLabels {
+		c := p.facts.condition(condition)
+		want[label] = c != nil && c.Status == corev1.ConditionTrue
+	}
+	for _, label := range p.facts.Record.Labels {
+		want[label] = want[label] || false
+	}
+	for d := range p.enforced {
+		for i := range d.Rule.Optional {
+			opt := &d.Rule.Optional[i]
+			if opt.ReadyLabel != "" {
+				want[opt.ReadyLabel] = want[opt.ReadyLabel] || p.facts.optionalReady(opt, d.Rule)
+			}
+		}
+	}
+	for label, on := range want {
+		have, there := p.facts.Node.Labels[label]
+		switch {
+		case on && have != readyLabel:
+			p.change.SetLabels = append(p.change.SetLabels, label)
+		case !on && there:
+			p.change.RemoveLabels = append(p.change.RemoveLabels, label)
+		}
+	}
+	if len(p.change.SetLabels)+len(p.change.RemoveLabels) > 0 {
+		p.change.Urgency = min(p.change.Urgency, UrgencyLabel)
+		slices.Sort(p.change.SetLabels)
+		slices.Sort(p.change.RemoveLabels)
+	}
+}
+
+// optionalReady says whether the optional DaemonSet is ready on the node.
+func (f *Facts) optionalReady(ds *DaemonSet, r *Rule) bool {
+	if f.Partial {
+		return false
+	}
+	if ds.wildcard() && !f.anyFits(ds.Namespace, r) {
+		return false
+	}
+	var v verdict
+	checkDaemonSet(ds, r, f, &v)
+	return len(v.unmet) == 0
+}
+
+func (f *Facts) anyFits(namespace string, r *Rule) bool {
+	for _, spec := range f.daemonSets(namespace) {
+		if spec.Fits(f.Node, &r.Taint) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,125 @@
+package readiness
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/readiness/v1alpha1"
+)
+
+// Form is the API that a rule was written in.
+type Form string
+
+// The forms of a rule.
+const (
+	FormNative   Form = "native"
+	FormGuide    Form = "guide"
+	FormUpstream Form = "upstream"
+)
+
+// Rule is a readiness rule as the engine knows it, whatever form it was written in. It is immutable once made.
+type Rule struct {
+	Name       string
+	UID        types.UID
+	Form       Form
+	Generation int64
+	// Created is the API server's time: compared only with a Node's, never with a local clock.
+	Created time.Time
+
+	Continuous bool
+	// Selector is nil for a rule that is bound by annotation only.
+	Selector labels.Selector
+
+	DaemonSets []DaemonSet
+	Optional   []DaemonSet
+	Conditions []Condition
+	// AnyOf makes one of Conditions enough.
+	AnyOf      bool
+	CSIDrivers []string
+	Resources  []Resource
+
+	Taint corev1.Taint
+	// Timeout of 0 means none.
+	Timeout   time.Duration
+	OnTimeout v1alpha1.TimeoutAction
+
+	RearmOnReboot   bool
+	EnforceExisting bool
+	DryRun          bool
+}
+
+// DaemonSet is what a rule says of a DaemonSet's pod on the node.
+type DaemonSet struct {
+	Namespace string
+	// Name is "*" for every DaemonSet of the namespace. Where Selector is set, Name is for people only.
+	Name     string
+	Selector labels.Selector
+	// ProbeCondition is the node condition by which the agent reports the readinessProbe; "" without one.
+	ProbeCondition corev1.NodeConditionType
+	// ExecProbe says that the probe runs a command, which the agent does only where its config allows it.
+	ExecProbe bool
+	// ReadyLabel is the label of an optional DaemonSet; "" for none.
+	ReadyLabel string
+}
+
+// AllDaemonSets is the name that means every DaemonSet of a namespace.
+const AllDaemonSets = "*"
+
+// wildcard says whether d means every DaemonSet of its namespace.
+func (d *DaemonSet) wildcard() bool { return d.Selector == nil && d.Name == AllDaemonSets }
+
+// String names d as a person would: namespace/name.
+func (d *DaemonSet) String() string {
+	if d.Name == "" {
+		return d.Namespace + "/[" + d.Selector.String() + "]"
+	}
+	return d.Namespace + "/" + d.Name
+}
+
+// Condition is a node condition that must have a status.
+type Condition struct {
+	Type     corev1.NodeConditionType
+	Required corev1.ConditionStatus
+	// Default stands for a condition that nobody has reported; "" is Unknown.
+	Default corev1.ConditionStatus
+	// MaxAge of 0 means that a report never grows old.
+	MaxAge time.Duration
+}
+
+// Resource is an amount that must be allocatable.
+type Resource struct {
+	Name corev1.ResourceName
+	Min  resource.Quantity
+}
+
+// SameTaint says whether two taints are the same to Kubernetes: key and effect decide, the value does not.
+func SameTaint(a, b *corev1.Taint) bool { return a.Key == b.Key && a.Effect == b.Effect }
+
+// TaintID is the identity of a taint in text: key:effect.
+func TaintID(t *corev1.Taint) string { return t.Key + ":" + string(t.Effect) }
+
+// findTaint returns the taint of taints that is the same as want, or nil.
+func findTaint(taints []corev1.Taint, want *corev1.Taint) *corev1.Taint {
+	for i := range taints {
+		if SameTaint(&taints[i], want) {
+			return &taints[i]
+		}
+	}
+	return nil
+}
+
+// Binds says whether the rule governs the node: by its selector, or by an annotation on the node that names it (rules of
+// the upstream form have no annotation).
+func (r *Rule) Binds(node *corev1.Node) bool {
+	if r.Selector != nil && r.Selector.Matches(labels.Set(node.Labels)) {
+		return true
+	}
+	if r.Form == FormUpstream {
+		return false
+	}
+	return node.Annotations[AnnotationRule] == r.Name || node.Annotations[AnnotationRuleGuide] == r.Name
+}

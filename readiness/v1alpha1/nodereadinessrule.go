@@ -1,0 +1,316 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// NodeReadinessRule says what a node must have before its startup taint goes. Nodes are bound to it by nodeSelector or
+// by the annotation headstart.dev/rule (or nodereadiness.k8s.io/rule) with the rule's name as value.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=hrr
+// +kubebuilder:subresource:status
+// +kubebuilder:selectablefield:JSONPath=`.spec.mode`
+// +kubebuilder:selectablefield:JSONPath=`.spec.taint.key`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Taint",type=string,JSONPath=`.spec.taint.key`,priority=1
+// +kubebuilder:printcolumn:name="DryRun",type=boolean,JSONPath=`.spec.dryRun`,priority=1
+// +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.matchedNodes`
+// +kubebuilder:printcolumn:name="Held",type=integer,JSONPath=`.status.heldNodes`
+// +kubebuilder:printcolumn:name="Released",type=integer,JSONPath=`.status.releasedNodes`
+// +kubebuilder:printcolumn:name="TimedOut",type=integer,JSONPath=`.status.timedOutNodes`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63 || (has(self.spec.taint) && has(self.spec.taint.key))",message="the rule's name is longer than the 63 characters that a taint key allows: set spec.taint.key"
+type NodeReadinessRule struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   NodeReadinessRuleSpec   `json:"spec"`
+	Status NodeReadinessRuleStatus `json:"status,omitempty"`
+}
+
+// NodeReadinessRuleList is a list of rules.
+//
+// +kubebuilder:object:root=true
+type NodeReadinessRuleList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []NodeReadinessRule `json:"items"`
+}
+
+// Mode says for how long a rule watches a node.
+//
+// +kubebuilder:validation:Enum=bootstrap-only;continuous
+type Mode string
+
+// The modes.
+const (
+	// ModeBootstrapOnly holds a node once, from registration until everything required is there.
+	ModeBootstrapOnly Mode = "bootstrap-only"
+	// ModeContinuous holds a node again when something required is lost.
+	ModeContinuous Mode = "continuous"
+)
+
+// ConditionPolicy says how many of the conditions must hold.
+//
+// +kubebuilder:validation:Enum=allOf;anyOf
+type ConditionPolicy string
+
+// The condition policies.
+const (
+	ConditionPolicyAllOf ConditionPolicy = "allOf"
+	ConditionPolicyAnyOf ConditionPolicy = "anyOf"
+)
+
+// TimeoutAction is what happens to a node that is not ready in time.
+//
+// +kubebuilder:validation:Enum=Hold;Release;DeleteNodeClaim
+type TimeoutAction string
+
+// The timeout actions.
+const (
+	// TimeoutHold keeps the taint until the node is ready.
+	TimeoutHold TimeoutAction = "Hold"
+	// TimeoutRelease takes the taint off.
+	TimeoutRelease TimeoutAction = "Release"
+	// TimeoutDeleteNodeClaim deletes the Karpenter NodeClaim that owns the node, so that Karpenter replaces it. A node
+	// without one is released.
+	TimeoutDeleteNodeClaim TimeoutAction = "DeleteNodeClaim"
+)
+
+// ExistingNodes is what a rule does with nodes that are older than itself.
+//
+// +kubebuilder:validation:Enum=Ignore;Enforce
+type ExistingNodes string
+
+// What a rule does with nodes that are older than itself.
+const (
+	// ExistingNodesIgnore never adds the taint to them. One that carries it already is released like any other.
+	ExistingNodesIgnore ExistingNodes = "Ignore"
+	// ExistingNodesEnforce holds them too.
+	ExistingNodesEnforce ExistingNodes = "Enforce"
+)
+
+// NodeReadinessRuleSpec is what a user asks for. The required parts (requiredDaemonSets, conditions, csiDrivers,
+// resources) are ANDed. Everything may be changed later.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.conditionPolicy) || self.conditionPolicy != 'anyOf' || self.mode == 'continuous'",message="conditionPolicy anyOf needs mode continuous: set mode: continuous, or conditionPolicy: allOf"
+// +kubebuilder:validation:XValidation:rule="self.mode == 'continuous' || !has(self.conditions) || self.conditions.all(c, !has(c.defaultStatus))",message="defaultStatus needs mode continuous: a bootstrap waits for the first report; remove defaultStatus or set mode: continuous"
+type NodeReadinessRuleSpec struct {
+	// mode is bootstrap-only (hold once, at boot) or continuous (hold again when something is lost). With Karpenter,
+	// continuous makes it buy a second node for one that is held after its initialisation.
+	// +kubebuilder:default=bootstrap-only
+	// +optional
+	Mode Mode `json:"mode,omitempty"`
+
+	// nodeSelector binds nodes by label. Absent: bound by annotation only.
+	// +kubebuilder:validation:XValidation:rule="(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)",message="an empty nodeSelector would hold every node, the control plane too: for all Linux nodes write matchLabels: {kubernetes.io/os: linux}; leave nodeSelector out to bind by annotation"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'])",message="matchExpressions.operator must be one of In, NotIn, Exists, DoesNotExist"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, (e.operator in ['In', 'NotIn']) == (has(e.values) && size(e.values) > 0))",message="matchExpressions.values must be set for In and NotIn, and left out for Exists and DoesNotExist"
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+
+	// requiredDaemonSets must each have a Ready pod on the node.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	RequiredDaemonSets []RequiredDaemonSet `json:"requiredDaemonSets,omitempty"`
+
+	// optionalDaemonSets are never waited for; their readyLabel appears on the node when they are ready.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	OptionalDaemonSets []OptionalDaemonSet `json:"optionalDaemonSets,omitempty"`
+
+	// conditions are node conditions that must have the status named.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []RequiredCondition `json:"conditions,omitempty"`
+
+	// conditionPolicy says whether all conditions must hold or any one of them (anyOf: continuous only).
+	// +kubebuilder:default=allOf
+	// +optional
+	ConditionPolicy ConditionPolicy `json:"conditionPolicy,omitempty"`
+
+	// csiDrivers must be registered in the node's CSINode.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	CSIDrivers []string `json:"csiDrivers,omitempty"`
+
+	// resources must be allocatable on the node.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Resources []RequiredResource `json:"resources,omitempty"`
+
+	// taint is what an unready node carries.
+	// +kubebuilder:default={}
+	// +optional
+	Taint RuleTaint `json:"taint,omitempty"`
+
+	// readinessTimeout is how long a node may be held, from its registration, or from when it was held again.
+	// +kubebuilder:default="10m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="readinessTimeout must be longer than 0s; to hold without limit write onTimeout: Hold"
+	// +optional
+	ReadinessTimeout *metav1.Duration `json:"readinessTimeout,omitempty"`
+
+	// onTimeout is what happens then.
+	// +kubebuilder:default=Release
+	// +optional
+	OnTimeout TimeoutAction `json:"onTimeout,omitempty"`
+
+	// rearmOnReboot holds the node again when its bootID changes. With Karpenter, a reboot that Karpenter did not
+	// start makes it buy a second node meanwhile.
+	// +kubebuilder:default=false
+	// +optional
+	RearmOnReboot bool `json:"rearmOnReboot,omitempty"`
+
+	// existingNodes says whether nodes that were there before the rule are held.
+	// +kubebuilder:default=Ignore
+	// +optional
+	ExistingNodes ExistingNodes `json:"existingNodes,omitempty"`
+
+	// dryRun only counts what the rule would do.
+	// +kubebuilder:default=false
+	// +optional
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// RequiredDaemonSet names a DaemonSet whose pod on the node must be Ready.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.name) || has(self.selector)",message="name the DaemonSet with name (or '*' for all of the namespace), or its pods with selector"
+// +kubebuilder:validation:XValidation:rule="!has(self.readinessProbe) || (has(self.name) && self.name != '*')",message="readinessProbe needs a name other than '*': the agent reports it as the condition headstart.dev/<Name>Ready"
+type RequiredDaemonSet struct {
+	// namespace of the DaemonSet.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+	// name of the DaemonSet; "*" means every DaemonSet of the namespace that has its place on the node and can start
+	// while the taint is there. Where a selector is set, it decides and the name is for people.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Name string `json:"name,omitempty"`
+	// selector of the pods.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+	// readinessProbe is run on the node by the agent, which reports it as the condition headstart.dev/<Name>Ready
+	// (name in PascalCase); the rule waits for that condition too. An exec probe needs allowExec in the agent's config.
+	// +optional
+	ReadinessProbe *corev1.Probe `json:"readinessProbe,omitempty"`
+}
+
+// OptionalDaemonSet names a DaemonSet that is never waited for.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.name) || has(self.selector)",message="name the DaemonSet with name (or '*' for all of the namespace), or its pods with selector"
+type OptionalDaemonSet struct {
+	// namespace of the DaemonSet.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+	// name of the DaemonSet; "*" means every DaemonSet of the namespace that has its place on the node.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Name string `json:"name,omitempty"`
+	// selector of the pods.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+	// readyLabel is the label that the node carries, with value "true", while the pods are Ready.
+	// +kubebuilder:validation:MaxLength=317
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// +optional
+	ReadyLabel string `json:"readyLabel,omitempty"`
+}
+
+// RequiredCondition is a node condition that must have a status.
+type RequiredCondition struct {
+	// type of the node condition.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	Type string `json:"type"`
+	// requiredStatus is the status that the condition must have. A missing condition is Unknown.
+	// +kubebuilder:validation:Enum="True";"False";Unknown
+	// +kubebuilder:default="True"
+	// +optional
+	RequiredStatus corev1.ConditionStatus `json:"requiredStatus,omitempty"`
+	// defaultStatus stands for a condition that nobody has reported (continuous only).
+	// +kubebuilder:validation:Enum="True";"False";Unknown
+	// +optional
+	DefaultStatus corev1.ConditionStatus `json:"defaultStatus,omitempty"`
+	// maxAge is how long a report counts without being repeated; older ones are Unknown.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="maxAge must be at least 1s"
+	// +optional
+	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+}
+
+// RequiredResource is an amount that must be allocatable on the node.
+type RequiredResource struct {
+	// name of the resource, such as nvidia.com/gpu.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	Name string `json:"name"`
+	// min is the least amount.
+	// +kubebuilder:default=1
+	// +optional
+	Min resource.Quantity `json:"min,omitempty"`
+}
+
+// RuleTaint is the taint of a rule.
+type RuleTaint struct {
+	// key is under readiness.k8s.io/, which Karpenter and Cluster Autoscaler treat as a startup taint; default
+	// readiness.k8s.io/<rule name>.
+	// +kubebuilder:validation:MaxLength=80
+	// +kubebuilder:validation:Pattern=`^readiness\.k8s\.io/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// +optional
+	Key string `json:"key,omitempty"`
+	// value of the taint.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$`
+	// +kubebuilder:default=pending
+	// +optional
+	Value string `json:"value,omitempty"`
+	// effect of the taint. NoExecute evicts what does not tolerate it.
+	// +kubebuilder:validation:Enum=NoSchedule;PreferNoSchedule;NoExecute
+	// +kubebuilder:default=NoSchedule
+	// +optional
+	Effect corev1.TaintEffect `json:"effect,omitempty"`
+}
+
+// NodeReadinessRuleStatus counts; what holds one node stands on the node.
+type NodeReadinessRuleStatus struct {
+	// observedGeneration is the generation that the counts are of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions: Accepted (the rule is understood and in force), Conflict (another rule disagrees about the taint),
+	// Unsatisfiable (something required can never come while the taint is there).
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// matchedNodes are bound to the rule.
+	MatchedNodes int32 `json:"matchedNodes"`
+	// heldNodes carry the taint because of the rule.
+	HeldNodes int32 `json:"heldNodes"`
+	// releasedNodes have all that the rule requires.
+	ReleasedNodes int32 `json:"releasedNodes"`
+	// timedOutNodes were not ready in time, whatever was done about it.
+	TimedOutNodes int32 `json:"timedOutNodes"`
+	// wouldHoldNodes are those that a dry-run rule would hold.
+	WouldHoldNodes int32 `json:"wouldHoldNodes"`
+}
