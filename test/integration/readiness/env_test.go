@@ -1,0 +1,222 @@
+package readiness_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"headstart.dev/readiness"
+	"headstart.dev/readiness/controller"
+	"headstart.dev/readiness/v1alpha1"
+)
+
+// env is one test's view: an admin client, and names that no other test uses.
+type env struct {
+	client.Client
+
+	t    *testing.T
+	pool string
+	seq  atomic.Int32
+}
+
+func scheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	s := runtime.NewScheme()
+	require.NoError(t, clientgoscheme.AddToScheme(s))
+	require.NoError(t, v1alpha1.AddToScheme(s))
+	return s
+}
+
+func newEnv(t *testing.T) *env {
+	t.Helper()
+	c, err := client.New(plane.Config(), client.Options{Scheme: scheme(t)})
+	require.NoError(t, err)
+	pool := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	if len(pool) > 40 {
+		pool = pool[:30] + fmt.Sprintf("%x", hash(pool))
+	}
+	return &env{Client: c, t: t, pool: pool}
+}
+
+func hash(s string) uint32 {
+	h := uint32(2166136261)
+	for _, c := range []byte(s) {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return h
+}
+
+// running is a controller in this process.
+type running struct {
+	stop func()
+	done chan struct{}
+}
+
+// Stop ends the controller and waits for it.
+func (r *running) Stop() {
+	r.stop()
+	<-r.done
+}
+
+// option changes how a controller is started.
+type option func(*ctrl.Options, *controller.Config, *rest.Config)
+
+// startController runs the controller as its service account until the test ends, or Stop.
+func (e *env) startController(options ...option) *running {
+	e.t.Helper()
+	rc := plane.ConfigFor("system:serviceaccount:"+namespace+":"+serviceAccount, "system:serviceaccounts", "system:serviceaccounts:"+namespace, "system:authenticated")
+	rc.QPS = -1
+	skip := true
+	opts := ctrl.Options{
+		Scheme: scheme(e.t), Logger: quiet(e.t), Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+		Controller: config.Controller{SkipNameValidation: &skip},
+	}
+	cfg := controller.Config{Registerer: prometheus.NewRegistry(), Namespace: namespace, Forms: []readiness.Form{readiness.FormNative}}
+	for _, o := range options {
+		o(&opts, &cfg, rc)
+	}
+	mgr, err := ctrl.NewManager(rc, opts)
+	require.NoError(e.t, err)
+	require.NoError(e.t, controller.SetupWithManager(mgr, cfg))
+	ctx, cancel := context.WithCancel(e.t.Context())
+	r := &running{stop: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		if err := mgr.Start(ctx); err != nil {
+			e.t.Errorf("controller ended: %v", err)
+		}
+	}()
+	e.t.Cleanup(r.Stop)
+	return r
+}
+
+// quiet logs errors only: they fail nothing, but explain a failure.
+func quiet(t *testing.T) logr.Logger {
+	t.Helper()
+	return funcr.New(func(_, args string) {
+		if strings.Contains(args, `"error"`) && t.Context().Err() == nil {
+			t.Log(args)
+		}
+	}, funcr.Options{})
+}
+
+// node is a Node of the test's own pool.
+func (e *env) node(change ...func(*corev1.Node)) *corev1.Node {
+	e.t.Helper()
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name:   fmt.Sprintf("%s-%d", e.pool, e.seq.Add(1)),
+		Labels: map[string]string{"pool": e.pool},
+	}}
+	for _, c := range change {
+		c(n)
+	}
+	require.NoError(e.t, e.Create(e.t.Context(), n))
+	e.t.Cleanup(func() { e.drop(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}) })
+	return n
+}
+
+// rule is a rule for the test's own pool that requires condition Ready-For-Test.
+func (e *env) rule(change ...func(*v1alpha1.NodeReadinessRule)) *v1alpha1.NodeReadinessRule {
+	e.t.Helper()
+	r := &v1alpha1.NodeReadinessRule{
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-r%d", e.pool, e.seq.Add(1))},
+		Spec: v1alpha1.NodeReadinessRuleSpec{
+			NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"pool": e.pool}},
+			Conditions:   []v1alpha1.RequiredCondition{{Type: testCondition}},
+		},
+	}
+	for _, c := range change {
+		c(r)
+	}
+	require.NoError(e.t, e.Create(e.t.Context(), r))
+	e.t.Cleanup(func() { e.drop(&v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: r.Name}}) })
+	return r
+}
+
+const testCondition = "example.com/TestReady"
+
+// drop deletes an object after the test, when its context is over.
+func (e *env) drop(o client.Object) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.t.Context()), settleTime)
+	defer cancel()
+	if err := client.IgnoreNotFound(e.Delete(ctx, o)); err != nil {
+		e.t.Errorf("clean up: %v", err)
+	}
+}
+
+// tainted is for env.node: the Node registers with the taint.
+func tainted(key string) func(*corev1.Node) {
+	return func(n *corev1.Node) {
+		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: key, Value: readiness.DefaultTaintValue, Effect: corev1.TaintEffectNoSchedule})
+	}
+}
+
+// report patches a condition of the Node, as its agent would.
+func (e *env) report(node, condition string, status corev1.ConditionStatus) {
+	e.t.Helper()
+	now := time.Now().UTC().Format(time.RFC3339)
+	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":%q,"reason":"Test","message":"","lastHeartbeatTime":%q,"lastTransitionTime":%q}]}}`, condition, status, now, now)
+	target := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	require.NoError(e.t, e.Status().Patch(e.t.Context(), target, client.RawPatch(types.StrategicMergePatchType, []byte(patch))))
+}
+
+func (e *env) get(node string) *corev1.Node {
+	e.t.Helper()
+	n := &corev1.Node{}
+	require.NoError(e.t, e.Get(e.t.Context(), client.ObjectKey{Name: node}, n))
+	return n
+}
+
+func hasTaint(n *corev1.Node, key string) bool {
+	for i := range n.Spec.Taints {
+		if n.Spec.Taints[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// eventually waits until the Node is as it should be.
+func (e *env) eventually(node, what string, is func(*corev1.Node) bool) *corev1.Node {
+	e.t.Helper()
+	var last *corev1.Node
+	require.Eventually(e.t, func() bool {
+		last = e.get(node)
+		return is(last)
+	}, settleTime, pollTime, what)
+	return last
+}
+
+func (e *env) eventuallyTainted(node, key string, want bool) *corev1.Node {
+	e.t.Helper()
+	return e.eventually(node, fmt.Sprintf("taint %s on %s: %t", key, node, want), func(n *corev1.Node) bool { return hasTaint(n, key) == want })
+}
+
+// stays holds when the Node remains as it is for a while in which anything would have happened.
+func (e *env) stays(node, what string, is func(*corev1.Node) bool) {
+	e.t.Helper()
+	require.Never(e.t, func() bool { return !is(e.get(node)) }, quietTime, 50*time.Millisecond, what)
+}
+
+// quietTime is some hundred times what the controller takes.
+const quietTime = 700 * time.Millisecond
+
+func taintKey(r *v1alpha1.NodeReadinessRule) string { return readiness.TaintPrefix + r.Name }
