@@ -112,6 +112,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	running.Go(serve)
 	running.Go(func() { a.save(ctx) })
 	running.Go(func() { a.publish(ctx) })
+	running.Go(func() { systemd.Watch(ctx, func() { a.state.reported() }) })
 	for _, p := range a.probes {
 		running.Go(func() { a.probe(ctx, p) })
 	}

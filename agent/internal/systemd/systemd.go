@@ -22,6 +22,27 @@ func Notify(state string) error {
 	return err
 }
 
+// Watch tells systemd's watchdog, where the unit has one, that the agent lives, until ctx ends. alive is asked twice in each
+// period; an agent in which it blocks is ended and started anew by systemd.
+func Watch(ctx context.Context, alive func()) {
+	period, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || period <= 0 {
+		return
+	}
+	ticker := time.NewTicker(period / 2)
+	defer ticker.Stop()
+	for {
+		alive()
+		// A notification that is lost is made up for by the next one.
+		_ = Notify("WATCHDOG=1")
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
 // Times are the milestones of a boot.
 type Times struct {
 	// Userspace is when systemd was started, Finish when everything was up; zero while it is not.
