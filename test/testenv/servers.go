@@ -63,7 +63,7 @@ func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--service-account-signing-key-file=" + file("service-account.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		// Without a grace period the server does not end watches but waits for their clients, up to a minute.
-		"--shutdown-watch-termination-grace-period=1s", "--v=1",
+		"--shutdown-watch-termination-grace-period=1s",
 	}
 	if !cp.cfg.ControllerManager {
 		args = append(args, "--disable-admission-plugins=ServiceAccount")

@@ -34,7 +34,7 @@ func remove(id, dir string) error {
 	if err := killAll(id, dir); err != nil {
 		return err
 	}
-	if err := errors.Join(unmountBelow(dir), removeNetwork(id), removeCgroups(id), removeShimSockets(dir)); err != nil {
+	if err := errors.Join(unmountBelow(dir), removeNetwork(id), removeCgroups(id), removeShimSockets(dir), removeCNIResults(id)); err != nil {
 		return err
 	}
 	for _, stray := range strays {
@@ -190,6 +190,29 @@ func removeShimSockets(dir string) error {
 				return fmt.Errorf("remove a shim's socket: %w", err)
 			}
 		}
+	}
+	return nil
+}
+
+// cniResults is where libcni keeps what a plugin answered; its caller in containerd has no setting for it.
+const cniResults = "/var/lib/cni/results"
+
+// removeCNIResults removes the cached results of the workspace's pod network, and the folders above if they are empty.
+func removeCNIResults(id string) error {
+	paths, err := filepath.Glob(filepath.Join(cniResults, resourcePrefix(id)+"*"))
+	if err != nil {
+		return fmt.Errorf("look for CNI results: %w", err)
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove a CNI result: %w", err)
+		}
+	}
+	if unix.Rmdir(cniResults) == nil {
+		_ = unix.Rmdir(filepath.Dir(cniResults)) //nolint:errcheck // not empty: then it belongs to others
 	}
 	return nil
 }
