@@ -1,0 +1,126 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
+)
+
+// patchTimeout bounds one patch; the API server answers in milliseconds and gives up by itself after a minute.
+const patchTimeout = 30 * time.Second
+
+// fieldManager names the controller's writes in a pod's managedFields.
+const fieldManager = "headstart-gates"
+
+// liftPatch is the strategic merge patch that removes gates. It names them (never an index: other owners remove theirs
+// at the same time, and never null: that removes everybody's) and holds for one pod only, by its UID.
+type liftPatch struct {
+	Metadata patchMetadata `json:"metadata"`
+	Spec     patchSpec     `json:"spec"`
+}
+
+type patchMetadata struct {
+	UID types.UID `json:"uid"`
+	// ResourceVersion is set when the affinity goes along: the list of preferences is replaced as a whole, so it must be
+	// the one that was read.
+	ResourceVersion string `json:"resourceVersion,omitempty"`
+}
+
+type patchSpec struct {
+	SchedulingGates []gateDeletion `json:"schedulingGates"`
+	Affinity        *patchAffinity `json:"affinity,omitempty"`
+}
+
+type gateDeletion struct {
+	Directive string `json:"$patch"`
+	Name      string `json:"name"`
+}
+
+type patchAffinity struct {
+	NodeAffinity patchNodeAffinity `json:"nodeAffinity"`
+}
+
+type patchNodeAffinity struct {
+	Preferred []corev1.PreferredSchedulingTerm `json:"preferredDuringSchedulingIgnoredDuringExecution"`
+}
+
+// encodeLift renders the patch of a decision.
+func encodeLift(d decision) ([]byte, error) {
+	patch := liftPatch{Metadata: patchMetadata{UID: d.pod.UID}}
+	for _, g := range d.lift {
+		patch.Spec.SchedulingGates = append(patch.Spec.SchedulingGates, gateDeletion{Directive: "delete", Name: g.policy.GateName})
+	}
+	if d.steer != nil {
+		patch.Metadata.ResourceVersion = d.pod.ResourceVersion
+		patch.Spec.Affinity = &patchAffinity{NodeAffinity: patchNodeAffinity{
+			Preferred: append(slices.Clone(d.pod.Preferred), *d.steer),
+		}}
+	}
+	out, err := json.Marshal(patch)
+	if err != nil {
+		return nil, fmt.Errorf("encode patch of pod %s: %w", d.pod.Key(), err)
+	}
+	return out, nil
+}
+
+// result is what became of a patch.
+type result int
+
+const (
+	failed   result = iota // an error that may heal
+	lifted                 // the gates are gone by our hand
+	gone                   // the pod is deleted, or another one has its name
+	conflict               // somebody wrote the pod in between: read it again
+)
+
+// lifter writes to pods.
+type lifter struct{ pods metadata.Getter }
+
+// lift carries out a decision in one patch. The answer is read as metadata only: nobody needs the rest.
+//
+//	result    error  meaning
+//	lifted    nil    done
+//	gone      nil    nothing to do any more
+//	conflict  nil    read the pod again and decide anew
+//	failed    set    try again later
+func (l lifter) lift(ctx context.Context, d decision) (result, error) {
+	patch, err := encodeLift(d)
+	if err != nil {
+		return failed, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
+	defer cancel()
+	_, err = l.pods.Namespace(d.pod.Namespace).Patch(ctx, d.pod.Name, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{FieldManager: fieldManager})
+	switch {
+	case err == nil:
+		return lifted, nil
+	case apierrors.IsNotFound(err), anotherPod(err):
+		return gone, nil
+	case apierrors.IsConflict(err):
+		return conflict, nil
+	default:
+		return failed, fmt.Errorf("lift gates of pod %s: %w", d.pod.Key(), err)
+	}
+}
+
+// anotherPod says whether a patch was refused because the pod of that name has another UID now. The API server calls
+// that Invalid, field metadata.uid. Source: kube-apiserver 1.37.2, tried.
+func anotherPod(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.ErrStatus.Details.Causes, func(cause metav1.StatusCause) bool {
+		return cause.Field == "metadata.uid"
+	})
+}

@@ -1,0 +1,225 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"headstart.dev/gates"
+	"headstart.dev/gates/v1alpha1"
+)
+
+// source feeds the waitlist with facts and the queue with the pods that want another look.
+type source struct {
+	cache    cache.Cache
+	clients  kubernetes.Interface
+	waitlist *waitlist
+	objects  *objects
+	shapes   *gates.Shapes
+	log      logr.Logger
+
+	queue      workqueue.TypedRateLimitingInterface[reconcile.Request]
+	synced     []toolscache.InformerSynced
+	boundOnce  sync.Once
+	fleetReady atomic.Bool
+	expiry     chan struct{} // a reservation was made
+}
+
+func newSource(c cache.Cache, clients kubernetes.Interface, meta metadata.Interface, list *waitlist, log logr.Logger) *source {
+	s := &source{
+		cache: c, clients: clients, waitlist: list, shapes: gates.NewShapes(), log: log, expiry: make(chan struct{}, 1),
+		objects: &objects{client: meta, log: log},
+	}
+	s.objects.arrived = func(dependency gates.Dependency) { s.enqueue(list.arrived(dependency)) }
+	list.exists, list.need, list.fleetReady = s.objects.exists, s.objects.need, s.fleetReady.Load
+	return s
+}
+
+// Start begins the watches that are always needed: unscheduled pods, policies, nodes.
+func (s *source) Start(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	s.queue = queue
+	s.objects.start(ctx)
+	if err := s.watchPolicies(ctx); err != nil {
+		return err
+	}
+	nodes, err := s.cache.GetInformer(ctx, &corev1.Node{})
+	if err != nil {
+		return fmt.Errorf("watch nodes: %w", err)
+	}
+	registration, err := nodes.AddEventHandler(handlers(
+		func(node *corev1.Node) { s.enqueue(s.waitlist.setNode(node)) },
+		func(node *corev1.Node) { s.waitlist.deleteNode(node.Name) }))
+	if err != nil {
+		return fmt.Errorf("watch nodes: %w", err)
+	}
+	s.synced = append(s.synced, registration.HasSynced)
+	go s.expireReservations(ctx)
+	return s.watchUnscheduled(ctx)
+}
+
+// WaitForSync returns when everything that was there at the start has been seen.
+func (s *source) WaitForSync(ctx context.Context) error {
+	if !toolscache.WaitForCacheSync(ctx.Done(), s.synced...) {
+		return fmt.Errorf("wait for the first view of pods, policies and nodes: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+func (s *source) watchUnscheduled(ctx context.Context) error {
+	informer, err := newPodInformer(s.clients.CoreV1().RESTClient(), selectUnscheduled, func(pod *corev1.Pod) (any, error) {
+		return s.shapes.Pod(pod)
+	})
+	if err != nil {
+		return err
+	}
+	registration, err := informer.AddEventHandler(handlers(s.setPod, func(pod *gates.Pod) { s.waitlist.deletePod(pod) }))
+	if err != nil {
+		return fmt.Errorf("watch unscheduled pods: %w", err)
+	}
+	if err := logWatchErrors(informer, s.log); err != nil {
+		return err
+	}
+	s.synced = append(s.synced, registration.HasSynced)
+	go informer.RunWithContext(ctx)
+	return nil
+}
+
+func (s *source) setPod(pod *gates.Pod) {
+	s.enqueue(s.waitlist.setPod(pod, time.Now()))
+	if len(pod.Gates) == 0 {
+		s.reserved() // the room of a steered pod may have been adopted
+	}
+}
+
+// refresh takes a pod that was read live.
+func (s *source) refresh(pod *corev1.Pod) error {
+	read, err := s.shapes.Pod(pod)
+	if err != nil {
+		return err
+	}
+	if pod.Spec.NodeName != "" {
+		s.waitlist.deletePod(read)
+		return nil
+	}
+	s.setPod(read)
+	return nil
+}
+
+// watchBound begins to watch bound pods, once: their requests are what makes a node full. It is begun with the first
+// policy that asks where pods could run.
+func (s *source) watchBound(ctx context.Context) error {
+	var err error
+	s.boundOnce.Do(func() { err = s.startBound(ctx) })
+	return err
+}
+
+func (s *source) startBound(ctx context.Context) error {
+	informer, err := newPodInformer(s.clients.CoreV1().RESTClient(), selectBound, transformBound)
+	if err != nil {
+		return err
+	}
+	registration, err := informer.AddEventHandler(handlers(
+		func(pod *boundPod) { s.enqueue(s.waitlist.bindPod(pod)) },
+		func(pod *boundPod) { s.enqueue(s.waitlist.unbindPod(pod)) }))
+	if err != nil {
+		return fmt.Errorf("watch bound pods: %w", err)
+	}
+	if err := logWatchErrors(informer, s.log); err != nil {
+		return err
+	}
+	go informer.RunWithContext(ctx)
+	go func() {
+		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+			s.fleetReady.Store(true)
+			s.enqueue(s.waitlist.everyone())
+		}
+	}()
+	return nil
+}
+
+// watchPolicies keeps the set of policies in force.
+func (s *source) watchPolicies(ctx context.Context) error {
+	informer, err := s.cache.GetInformer(ctx, &v1alpha1.GatePolicy{})
+	if err != nil {
+		return fmt.Errorf("watch GatePolicies (is deploy/crd/headstart.dev_gatepolicies.yaml applied?): %w", err)
+	}
+	var mu sync.Mutex
+	known := map[types.UID]*v1alpha1.GatePolicy{}
+	apply := func() {
+		inForce := judge(known)
+		for _, policy := range inForce {
+			if policy.NeedsFleet() {
+				if err := s.watchBound(ctx); err != nil {
+					s.log.Error(err, "cannot tell where pods could run")
+				}
+			}
+		}
+		s.enqueue(s.waitlist.setPolicies(inForce))
+	}
+	registration, err := informer.AddEventHandler(handlers(
+		func(policy *v1alpha1.GatePolicy) {
+			mu.Lock()
+			defer mu.Unlock()
+			old := known[policy.UID]
+			known[policy.UID] = policy
+			if old == nil || old.Generation != policy.Generation {
+				apply()
+			}
+		},
+		func(policy *v1alpha1.GatePolicy) {
+			mu.Lock()
+			defer mu.Unlock()
+			delete(known, policy.UID)
+			apply()
+		}))
+	if err != nil {
+		return fmt.Errorf("watch GatePolicies: %w", err)
+	}
+	s.synced = append(s.synced, registration.HasSynced)
+	return nil
+}
+
+func (s *source) enqueue(keys []types.NamespacedName) {
+	for _, key := range keys {
+		s.queue.Add(reconcile.Request{NamespacedName: key})
+	}
+}
+
+// reserved tells the source that a reservation was made, which will have to end.
+func (s *source) reserved() {
+	select {
+	case s.expiry <- struct{}{}:
+	default: // it has been told
+	}
+}
+
+// expireReservations ends reservations when their time has come; it sleeps while there is none.
+func (s *source) expireReservations(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.expiry:
+		case <-timer.C:
+		}
+		wake, next := s.waitlist.expire(time.Now())
+		s.enqueue(wake)
+		if !next.IsZero() {
+			timer.Reset(max(time.Until(next), time.Second))
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package gates
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Facts are what is known of the cluster at one moment.
+type Facts struct {
+	// Exists says whether an object is there and not being deleted.
+	Exists func(Dependency) bool
+	// Fleet knows the nodes.
+	Fleet *Fleet
+}
+
+// Outcome is what is to be done with a gate.
+type Outcome string
+
+// What is to be done with a gate.
+const (
+	// Wait: something is missing.
+	Wait Outcome = "wait"
+	// Lift: everything that the policy requires holds.
+	Lift Outcome = "lift"
+	// Release: something is missing, but the deadline has come and the policy says to lift the gate then.
+	Release Outcome = "deadline"
+)
+
+// Verdict is what a policy says of a pod at one moment.
+type Verdict struct {
+	Outcome Outcome
+	// Unmet lists what is missing, in the order of the policy; empty when everything holds.
+	Unmet []Unmet
+	// Deadline is when the policy gives up waiting; under Hold nothing happens then.
+	Deadline time.Time
+}
+
+// Unmet is one thing that is missing.
+type Unmet struct {
+	Dependency Dependency
+	// Have of Want are there. For an image: nodes where the pod could run now.
+	Have, Want int
+	// Seen counts the nodes on which an image is warm at all, whether the pod could run there or not.
+	Seen int
+}
+
+// String says what is missing, for a person.
+func (u Unmet) String() string {
+	switch {
+	case u.Dependency.Kind != KindImage:
+		return u.Dependency.String() + " does not exist"
+	case u.Seen == 0:
+		return fmt.Sprintf("image %s is warm on no node", u.Dependency.Name)
+	default:
+		return fmt.Sprintf("image %s is warm on %d nodes, the pod could run with all of its images warm on %d, want %d",
+			u.Dependency.Name, u.Seen, u.Have, u.Want)
+	}
+}
+
+// Describe joins what is missing to one line; at most three things are named.
+func Describe(unmet []Unmet) string {
+	var parts []string
+	for i, u := range unmet {
+		if i == 3 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(unmet)-i))
+			break
+		}
+		parts = append(parts, u.String())
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Evaluate says what is to be done with the policy's gate on this pod at this moment.
+//
+//	requirements  deadline  onDeadline  outcome
+//	hold          any       any         Lift
+//	missing       to come   any         Wait
+//	missing       past      Hold        Wait
+//	missing       past      Release     Release
+func (p *Policy) Evaluate(pod *Pod, facts Facts, now time.Time) Verdict {
+	v := Verdict{Deadline: pod.Created.Add(p.Deadline)}
+	for _, r := range p.requirements {
+		v.Unmet = append(v.Unmet, r.unmet(pod, facts)...)
+	}
+	switch {
+	case len(v.Unmet) == 0:
+		v.Outcome = Lift
+	case !p.Hold && !now.Before(v.Deadline):
+		v.Outcome = Release
+	default:
+		v.Outcome = Wait
+	}
+	return v
+}

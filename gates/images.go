@@ -1,0 +1,68 @@
+package gates
+
+import (
+	"slices"
+
+	"github.com/distribution/reference"
+	corev1 "k8s.io/api/core/v1"
+
+	"headstart.dev/prepull"
+)
+
+// imagesOf lists the keys of every image that must be on a node before all of the pod's containers can start there:
+// containers, init containers and image volumes. Sorted, each once.
+func imagesOf(spec *corev1.PodSpec) []string {
+	var keys []string
+	add := func(image string) {
+		if image != "" {
+			keys = append(keys, imageKey(image))
+		}
+	}
+	for i := range spec.InitContainers {
+		add(spec.InitContainers[i].Image)
+	}
+	for i := range spec.Containers {
+		add(spec.Containers[i].Image)
+	}
+	for i := range spec.Volumes {
+		if source := spec.Volumes[i].Image; source != nil {
+			add(source.Reference)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// imageKey brings an image, as a pod names it, to the form under which a node's inventory holds it: the normalised
+// name with its tag, or with the digest's prefix where the pod names a digest. A text that is no reference is its own
+// key; no node has it.
+func imageKey(image string) string {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return image
+	}
+	if digested, ok := named.(reference.Digested); ok {
+		return digestKey(named.Name(), prepull.DigestPrefix(digested.Digest().String()))
+	}
+	return reference.TagNameOnly(named).String()
+}
+
+func digestKey(repository, prefix string) string { return repository + "@" + prefix }
+
+// warmKeys lists the keys that an inventory makes warm. Each image is warm under its name, and under the digest that it
+// has on this node. Lazy images do not count: their content still comes over the network.
+func warmKeys(inv prepull.Inventory) []string {
+	keys := make([]string, 0, 2*len(inv.Warm))
+	for _, image := range inv.Warm {
+		named, err := reference.ParseNormalizedNamed(image.Name)
+		if err != nil {
+			continue // a node's word is hostile: what is no reference helps no pod
+		}
+		if _, ok := named.(reference.Digested); !ok {
+			keys = append(keys, reference.TagNameOnly(named).String())
+		}
+		keys = append(keys, digestKey(named.Name(), image.Digest))
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}

@@ -1,0 +1,127 @@
+package gates
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+	"weak"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+)
+
+// Pod is what gates need to know of a pod; a few hundred bytes where the API object has thousands.
+type Pod struct {
+	Namespace, Name string
+	UID             types.UID
+	ResourceVersion string
+	Created         time.Time
+	// Deleting pods are never lifted.
+	Deleting bool
+	// Gates are the names of the pod's scheduling gates, in the pod's order; everybody's, not only ours.
+	Gates  []string
+	Labels map[string]string
+	*Shape
+}
+
+// GetObjectMeta makes a Pod an object for caches: they key it by namespace and name.
+func (p *Pod) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion}
+}
+
+// Key names the pod.
+func (p *Pod) Key() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
+}
+
+// Shape is what pods of one template have in common: what they need and where they may run. Pods that differ in nothing
+// of it share one Shape, so that ten thousand replicas cost one.
+type Shape struct {
+	// Images are the keys of the images that the pod needs, sorted.
+	Images []string
+	// Requests is what the pod asks of a node.
+	Requests Resources
+	// Preferred is the pod's own preferred node affinity, in its order.
+	Preferred []corev1.PreferredSchedulingTerm
+
+	references  []objectRef
+	tolerations []corev1.Toleration
+	required    nodeaffinity.RequiredNodeAffinity
+	memo        memo
+}
+
+// shapeSource is all that makes a Shape, in a form that can be hashed.
+type shapeSource struct {
+	Images       []string
+	References   []objectRef
+	Requests     Resources
+	NodeSelector map[string]string
+	NodeAffinity *corev1.NodeAffinity
+	Tolerations  []corev1.Toleration
+}
+
+// Shapes makes Pods of API objects and lets equal ones share a Shape. It is safe for concurrent use. A Shape goes away
+// with the last Pod that has it.
+type Shapes struct {
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]weak.Pointer[Shape]
+}
+
+// NewShapes returns an empty set.
+func NewShapes() *Shapes { return &Shapes{known: map[[sha256.Size]byte]weak.Pointer[Shape]{}} }
+
+// Pod reads an API object. The error is of a pod that no API server would have accepted.
+func (s *Shapes) Pod(pod *corev1.Pod) (*Pod, error) {
+	out := &Pod{
+		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+		Created: pod.CreationTimestamp.Time, Deleting: pod.DeletionTimestamp != nil, Labels: pod.Labels,
+	}
+	for _, gate := range pod.Spec.SchedulingGates {
+		out.Gates = append(out.Gates, gate.Name)
+	}
+	source := shapeSource{
+		Images: imagesOf(&pod.Spec), References: referencesOf(&pod.Spec), Requests: RequestsOf(pod),
+		NodeSelector: pod.Spec.NodeSelector, Tolerations: pod.Spec.Tolerations,
+	}
+	if pod.Spec.Affinity != nil {
+		source.NodeAffinity = pod.Spec.Affinity.NodeAffinity
+	}
+	text, err := json.Marshal(source)
+	if err != nil {
+		return nil, fmt.Errorf("read pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	out.Shape = s.intern(sha256.Sum256(text), &source)
+	return out, nil
+}
+
+func (s *Shapes) intern(key [sha256.Size]byte, source *shapeSource) *Shape {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if shape := s.known[key].Value(); shape != nil {
+		return shape
+	}
+	shape := &Shape{
+		Images: source.Images, Requests: source.Requests, references: source.References, tolerations: source.Tolerations,
+		required: nodeaffinity.NewRequiredNodeAffinity(source.NodeSelector, &corev1.Affinity{NodeAffinity: source.NodeAffinity}),
+	}
+	if source.NodeAffinity != nil {
+		shape.Preferred = source.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution
+	}
+	s.known[key] = weak.Make(shape)
+	runtime.AddCleanup(shape, s.forget, key)
+	return shape
+}
+
+// forget drops a key whose shape is gone, unless a new one has taken its place.
+func (s *Shapes) forget(key [sha256.Size]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pointer, ok := s.known[key]; ok && pointer.Value() == nil {
+		delete(s.known, key)
+	}
+}
