@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"headstart.dev/agent"
 	"headstart.dev/prepull"
@@ -18,7 +21,8 @@ import (
 func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer) func(prepull.Observer) (agent.Puller, error) {
 	return func(observe prepull.Observer) (agent.Puller, error) {
 		log := log.WithName("pull")
-		if err := checkLimits(cfg.Pull); err != nil {
+		minBytes, minPercent, err := minFree(cfg.Pull.MinFree)
+		if err != nil {
 			return nil, err
 		}
 		keyring, err := credentials.New(credentials.Config{
@@ -34,6 +38,8 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 		store, err := containerd.New(containerd.Config{
 			Address: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, Snapshotter: cfg.Containerd.Snapshotter,
 			Credentials: keyring.Lookup, Rewrites: rewrites, Log: log,
+			MaxConcurrentDownloads: cfg.Pull.MaxConcurrentDownloads, ChunkSize: int(cfg.Pull.ChunkSize.Bytes),
+			Bandwidth: cfg.Pull.Bandwidth.Bytes, MinFreeBytes: minBytes, MinFreePercent: minPercent,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("containerd: %w", err)
@@ -48,17 +54,20 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 	}
 }
 
-// checkLimits refuses limits that would not be kept.
-func checkLimits(limits agent.Pull) error {
-	for field, set := range map[string]bool{
-		"maxConcurrentDownloads": limits.MaxConcurrentDownloads != 0, "chunkSize": limits.ChunkSize.Bytes != 0,
-		"bandwidth": limits.Bandwidth.Bytes != 0, "minFree": limits.MinFree != agent.DefaultMinFree,
-	} {
-		if set {
-			return fmt.Errorf("pull.%s: this build cannot keep to it: leave it out", field)
+// minFree reads a share ("10%") or a size ("20Gi").
+func minFree(text string) (bytes int64, percent int, err error) {
+	if share, isShare := strings.CutSuffix(text, "%"); isShare {
+		percent, err = strconv.Atoi(share)
+		if err != nil || percent < 0 || percent > 99 {
+			return 0, 0, fmt.Errorf("pull.minFree %q: want 0%% to 99%%, or a size such as 20Gi", text)
 		}
+		return 1, percent, nil // one byte: a share of nothing is a wish as well, and not the default
 	}
-	return nil
+	size, err := resource.ParseQuantity(text)
+	if err != nil || size.Sign() < 0 {
+		return 0, 0, fmt.Errorf("pull.minFree %q: want a share such as 10%%, or a size such as 20Gi", text)
+	}
+	return size.Value(), 0, nil
 }
 
 // storePuller closes the store when the puller has ended.

@@ -99,10 +99,14 @@ func New(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("registry rewrite from %q to %q: both are needed, such as docker.io/ and registry.example/hub/", r.From, r.To)
 		}
 	}
+	if cfg.MaxConcurrentDownloads < 0 || cfg.ChunkSize < 0 || (cfg.ChunkSize > 0 && cfg.ChunkSize < minChunk) {
+		return nil, fmt.Errorf("%d concurrent downloads of %d bytes: want 0 or more of 0 (auto) or at least %d bytes",
+			cfg.MaxConcurrentDownloads, cfg.ChunkSize, minChunk)
+	}
 	if cfg.MinFreeBytes == 0 && cfg.MinFreePercent == 0 {
 		cfg.MinFreePercent = DefaultMinFreePercent
 	}
-	engines, err := chooseEngines(cfg.Engines)
+	engines, err := chooseEngines(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +114,10 @@ func New(cfg Config) (*Store, error) {
 }
 
 // chooseEngines returns the named engines, or all in the order of their speed.
-func chooseEngines(names []string) ([]engine, error) {
+func chooseEngines(cfg Config) ([]engine, error) {
+	names := cfg.Engines
 	if names == nil {
-		names = []string{EngineDirect, EngineClient}
+		names = []string{EngineDirect, EngineClient, EngineCRI}
 	}
 	var engines []engine
 	for _, name := range names {
@@ -121,12 +126,17 @@ func chooseEngines(names []string) ([]engine, error) {
 			engines = append(engines, newDirectEngine(runtime.NumCPU()+slotsBeyondCores))
 		case EngineClient:
 			engines = append(engines, clientEngine{})
+		case EngineCRI:
+			engines = append(engines, criEngine{credentials: cfg.Credentials})
 		default:
-			return nil, fmt.Errorf("engine %q: want %s or %s", name, EngineDirect, EngineClient)
+			return nil, fmt.Errorf("engine %q: want %s, %s or %s", name, EngineDirect, EngineClient, EngineCRI)
 		}
 	}
 	return engines, nil
 }
+
+// minChunk keeps a range's request from costing more than its bytes.
+const minChunk = 64 << 10
 
 // slotsBeyondCores lets layers that wait for their first bytes, or for the disk, not leave a core idle.
 const slotsBeyondCores = 2

@@ -33,6 +33,8 @@ type ContainerdConfig struct {
 	Registry *Registry
 	// Snapshotter of the CRI; empty means overlayfs.
 	Snapshotter string
+	// KeepLayers keeps layers' blobs after they are unpacked. An EKS node discards them, and so does this one without it.
+	KeepLayers bool
 	// ExtraConfig is TOML that is appended to the configuration: new tables only.
 	ExtraConfig string
 	// Host is the machine to run in; nil means this one.

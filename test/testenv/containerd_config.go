@@ -41,6 +41,7 @@ path = '{{.Dir}}/opt'
 
 [plugins.'io.containerd.cri.v1.images']
 snapshotter = '{{.Snapshotter}}'
+discard_unpacked_layers = {{.Discard}}
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '{{.Pause}}'
 [plugins.'io.containerd.cri.v1.images'.registry]
@@ -80,8 +81,9 @@ func (c *Containerd) prepare() error {
 		}
 	}
 	var config strings.Builder
-	err := containerdTemplate.Execute(&config, map[string]string{
+	err := containerdTemplate.Execute(&config, map[string]any{
 		"Dir": c.work.Path(), "Snapshotter": c.cfg.Snapshotter, "Pause": pauseImage, "CNIBinDir": cniBinDir, "Extra": c.cfg.ExtraConfig,
+		"Discard": !c.cfg.KeepLayers,
 	})
 	if err != nil {
 		return fmt.Errorf("write containerd's configuration: %w", err)

@@ -91,17 +91,35 @@ func (d *directories) implied() ([]string, error) {
 // Source: containerd pkg/archive/tar.go@v2.4.2, mkparent.
 func Inherit(dir string, implied, lower []string) error {
 	for _, rel := range implied {
+		found := false
 		for _, below := range lower {
-			done, err := inherit(filepath.Join(dir, rel), below, rel)
-			if err != nil {
+			var err error
+			if found, err = inherit(filepath.Join(dir, rel), below, rel); err != nil {
 				return fmt.Errorf("inherit the attributes of %q: %w", rel, err)
 			}
-			if done {
+			if found {
 				break
+			}
+		}
+		if !found && slices.Contains(implied, filepath.Dir(rel)) {
+			if err := inheritGroup(filepath.Join(dir, rel)); err != nil {
+				return fmt.Errorf("inherit the group of %q: %w", rel, err)
 			}
 		}
 	}
 	return nil
+}
+
+// inheritGroup does what the kernel would have done, had the parent had its set-group-ID bit when the directory was made.
+func inheritGroup(path string) error {
+	var parent unix.Stat_t
+	if err := unix.Lstat(filepath.Dir(path), &parent); err != nil {
+		return err
+	}
+	if parent.Mode&unix.S_ISGID == 0 {
+		return nil
+	}
+	return os.Lchown(path, -1, int(parent.Gid))
 }
 
 func inherit(target, lower, rel string) (bool, error) {

@@ -1,0 +1,103 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// criEngine asks the CRI to pull, as the kubelet does: it works on every node, shares the CRI's limits and its
+// suppression of duplicates, and is the slowest. The CRI does not say how far it is: progress is read from its ingests,
+// and the bytes that it fetched are taken to be those of the layers that were missing.
+type criEngine struct {
+	credentials func(ctx context.Context, image, host string, fresh bool) (username, secret string, err error)
+}
+
+// criProgressEvery is how often ingests are looked at.
+const criProgressEvery = 500 * time.Millisecond
+
+func (criEngine) name() string { return EngineCRI }
+
+func (e criEngine) unfit(p *pull) string {
+	switch {
+	case p.source != p.name:
+		return "the image is fetched from another place than its name says"
+	case p.node.namespace != DefaultNamespace:
+		return "the CRI pulls into " + DefaultNamespace + " only"
+	case p.node.found.SnapshotterFrom != "cri":
+		return "the CRI unpacks into its own snapshotter only"
+	}
+	return ""
+}
+
+func (e criEngine) pull(ctx context.Context, p *pull) error {
+	parts, err := missingParts(ctx, p)
+	if err != nil {
+		return err
+	}
+	request := &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: p.name}}
+	if e.credentials != nil {
+		username, secret, err := e.credentials(ctx, p.name, "", false)
+		if err != nil {
+			p.node.log.Error(err, "credentials are not known; trying without", "image", p.name)
+		}
+		switch {
+		case username != "":
+			request.Auth = &criapi.AuthConfig{Username: username, Password: secret}
+		case secret != "":
+			request.Auth = &criapi.AuthConfig{IdentityToken: secret}
+		}
+	}
+	watchCtx, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		e.watch(watchCtx, p, parts)
+	}()
+	_, err = p.node.cri.PullImage(ctx, request)
+	stop()
+	<-watched
+	if err != nil {
+		return fmt.Errorf("ask the CRI to pull: %w", err)
+	}
+	for _, one := range parts {
+		p.progress.fetched(p.resolved.Layers[one.index].Size)
+	}
+	return nil
+}
+
+// watch follows the CRI's ingests of the missing layers.
+func (e criEngine) watch(ctx context.Context, p *pull, parts []part) {
+	ticker := time.NewTicker(criProgressEvery)
+	defer ticker.Stop()
+	seen := map[string]int64{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		statuses, err := p.node.client.ContentStore().ListStatuses(ctx)
+		if err != nil {
+			continue
+		}
+		for _, one := range parts {
+			p.progress.done(ingested(statuses, p.resolved.Layers[one.index].Digest.String(), seen))
+		}
+	}
+}
+
+// ingested returns what has come of a layer since the last look.
+func ingested(statuses []content.Status, dgst string, seen map[string]int64) int64 {
+	for _, s := range statuses {
+		if s.Ref == "layer-"+dgst && s.Offset > seen[dgst] {
+			more := s.Offset - seen[dgst]
+			seen[dgst] = s.Offset
+			return more
+		}
+	}
+	return 0
+}

@@ -1,0 +1,117 @@
+package pull_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/require"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"headstart.dev/prepull"
+	"headstart.dev/prepull/containerd"
+	"headstart.dev/test/testenv"
+)
+
+// TestEngines runs one suite for every engine. What the CRI itself leaves behind is the measure.
+func TestEngines(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
+	img := zoo(t, program(t))
+	ref, dgst, err := reg.Push(t.Context(), "zoo/app:v1", img)
+	require.NoError(t, err)
+
+	reference := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+	imageService, _ := cri(t, reference)
+	_, err = imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: ref}})
+	require.NoError(t, err)
+	want := stateOf(t, reference, ref)
+	require.Len(t, want.Records, 3)
+	require.NoError(t, reference.Stop())
+
+	for _, engine := range []string{containerd.EngineDirect, containerd.EngineClient, containerd.EngineCRI} {
+		t.Run(engine, func(t *testing.T) {
+			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+			store := newStore(t, ctd, nil, engine)
+			reg.Proxy.ResetCounts()
+			status := pull(t, store, prepull.Image{Ref: ref})
+			require.Equal(t, prepull.StateWarm, status.State, status.Error)
+			require.Equal(t, engine, status.Engine)
+			require.Equal(t, dgst, status.Digest)
+			require.Equal(t, status.TotalBytes, status.FetchedBytes, "every byte once")
+			require.Equal(t, status.TotalBytes, layerBytes(t, reg, img), "and so says the registry")
+			require.Equal(t, status.TotalBytes, status.DoneBytes)
+			requireNothingStaged(t, ctd)
+
+			got := stateOf(t, ctd, ref)
+			require.Equal(t, want.Tree, got.Tree, "the same files, to the last attribute")
+			require.Equal(t, want, got)
+			require.False(t, hasLayerBlobs(t, ctd, img), "the node discards layers")
+			requireUsable(t, ctd, reg, img, ref, dgst)
+
+			require.NoError(t, ctd.Restart(t.Context()))
+			require.Equal(t, want, stateOf(t, ctd, ref), "after a restart")
+			requireUsable(t, ctd, reg, img, ref, dgst)
+
+			again := pull(t, newStore(t, ctd, nil, engine), prepull.Image{Ref: ref})
+			require.Equal(t, prepull.StateWarm, again.State)
+			require.Empty(t, again.Engine, "it was there")
+			require.Zero(t, again.FetchedBytes)
+		})
+	}
+}
+
+// requireUsable checks that the CRI sees the image by tag and by digest, that the kubelet's pull for an Always policy
+// fetches no layer, and that a container starts on it.
+func requireUsable(t *testing.T, ctd *testenv.Containerd, reg *testenv.Registry, img v1.Image, ref, dgst string) {
+	t.Helper()
+	imageService, runtimeService := cri(t, ctd)
+	config, err := img.ConfigName()
+	require.NoError(t, err)
+	byDigest := ref[:len(ref)-len(":v1")] + "@" + dgst
+	reg.Proxy.ResetCounts()
+	for _, name := range []string{ref, byDigest, config.String()} {
+		resp, err := imageService.ImageStatus(t.Context(), &criapi.ImageStatusRequest{Image: &criapi.ImageSpec{Image: name}})
+		require.NoError(t, err)
+		require.NotNil(t, resp.Image, "the CRI does not know %s", name)
+		require.Equal(t, config.String(), resp.Image.Id)
+		require.Equal(t, []string{ref}, resp.Image.RepoTags)
+		require.Equal(t, []string{byDigest}, resp.Image.RepoDigests)
+	}
+	for _, name := range []string{ref, byDigest} {
+		_, err := imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: name}})
+		require.NoError(t, err)
+	}
+	require.Zero(t, layerBytes(t, reg, img), "a pull of the kubelet fetches no layer")
+	runContainer(t, runtimeService, byDigest)
+}
+
+// runContainer starts a container in a sandbox on the host's network and removes both.
+func runContainer(t *testing.T, service criapi.RuntimeServiceClient, image string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sandboxConfig := &criapi.PodSandboxConfig{
+		Metadata: &criapi.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: "uid", Attempt: 1},
+		Linux: &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{
+			NamespaceOptions: &criapi.NamespaceOption{Network: criapi.NamespaceMode_NODE},
+		}},
+		LogDirectory: t.TempDir(),
+	}
+	sandbox, err := service.RunPodSandbox(ctx, &criapi.RunPodSandboxRequest{Config: sandboxConfig})
+	require.NoError(t, err)
+	container, err := service.CreateContainer(ctx, &criapi.CreateContainerRequest{
+		PodSandboxId: sandbox.PodSandboxId, SandboxConfig: sandboxConfig,
+		Config: &criapi.ContainerConfig{Metadata: &criapi.ContainerMetadata{Name: "app"}, Image: &criapi.ImageSpec{Image: image}, LogPath: "app.log"},
+	})
+	require.NoError(t, err)
+	_, err = service.StartContainer(ctx, &criapi.StartContainerRequest{ContainerId: container.ContainerId})
+	require.NoError(t, err)
+	status, err := service.ContainerStatus(ctx, &criapi.ContainerStatusRequest{ContainerId: container.ContainerId})
+	require.NoError(t, err)
+	require.Equal(t, criapi.ContainerState_CONTAINER_RUNNING, status.Status.State)
+	_, err = service.StopPodSandbox(ctx, &criapi.StopPodSandboxRequest{PodSandboxId: sandbox.PodSandboxId})
+	require.NoError(t, err)
+	_, err = service.RemovePodSandbox(ctx, &criapi.RemovePodSandboxRequest{PodSandboxId: sandbox.PodSandboxId})
+	require.NoError(t, err)
+}
