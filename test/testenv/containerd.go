@@ -1,13 +1,14 @@
 package testenv
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"strings"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -175,33 +176,23 @@ func (c *Containerd) processes() []*process.Process {
 	return []*process.Process{c.server}
 }
 
-// packages are the Debian packages that containers need, by a path that says that they are there.
-var packages = map[string]string{
-	"runc": "/usr/sbin/runc", "containernetworking-plugins": cniBinDir + "/bridge",
-}
-
-// ensurePackages installs the missing Debian packages when it can, and names them in one line when it cannot.
+// ensurePackages installs the Debian packages that containers need when they are missing, and names them in one line when it
+// may not.
 func ensurePackages(ctx context.Context, progress io.Writer) error {
-	var missing []string
-	for name, path := range packages {
-		if _, err := os.Stat(path); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) == 0 {
+	_, runcErr := exec.LookPath("runc")
+	_, cniErr := os.Stat(filepath.Join(cniBinDir, "bridge"))
+	if runcErr == nil && cniErr == nil {
 		return nil
 	}
-	list := strings.Join(missing, " ")
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("start containerd: missing Debian packages; run: sudo apt-get install %s", list)
+	root, err := binaries.ModuleRoot()
+	if err != nil {
+		return err
 	}
-	fmt.Fprintln(progress, "testenv: apt-get install", list)
-	for _, args := range [][]string{{"update", "-q"}, append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)} {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("install Debian packages %s: %w: %s", list, err, output)
-		}
+	cmd := exec.CommandContext(ctx, filepath.Join(root, "test", "tools", "install-debian-packages"))
+	var stderr bytes.Buffer
+	cmd.Stderr = io.MultiWriter(&stderr, progress)
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("install Debian packages: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return nil
 }

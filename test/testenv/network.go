@@ -75,6 +75,9 @@ func (n *Network) makeBridge() error {
 // unusedPrefix returns the first three bytes of a private IPv4 network that no link of this machine overlaps.
 func unusedPrefix() ([3]byte, error) {
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	for errors.Is(err, netlink.ErrDumpInterrupted) {
+		addrs, err = netlink.AddrList(nil, netlink.FAMILY_V4) // an address came or went meanwhile
+	}
 	if err != nil {
 		return [3]byte{}, fmt.Errorf("list addresses: %w", err)
 	}

@@ -207,8 +207,13 @@ func removeCNIResults(id string) error {
 		return nil
 	}
 	for _, path := range paths {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove a CNI result: %w", err)
+		// The result of the loopback plugin for the same container: "cni-loopback-CONTAINER-lo".
+		container := strings.Split(strings.TrimPrefix(filepath.Base(path), resourcePrefix(id)), "-")
+		same := filepath.Join(cniResults, "cni-loopback-"+container[max(len(container)-2, 0)]+"-lo")
+		for _, path := range []string{path, same} {
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("remove a CNI result: %w", err)
+			}
 		}
 	}
 	if unix.Rmdir(cniResults) == nil {
@@ -228,6 +233,9 @@ func removeNetwork(id string) error {
 		}
 	}
 	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) {
+		links, err = netlink.LinkList() // a link came or went meanwhile
+	}
 	if err != nil {
 		return fmt.Errorf("list network links: %w", err)
 	}

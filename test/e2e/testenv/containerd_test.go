@@ -50,12 +50,7 @@ func TestContainerd(t *testing.T) {
 	})
 	var pod string
 	t.Run("runs a pod without network", func(t *testing.T) {
-		sandbox := &runtimeapi.PodSandboxConfig{
-			Metadata: &runtimeapi.PodSandboxMetadata{Name: "p", Namespace: "default", Uid: "1"}, LogDirectory: t.TempDir(),
-			Linux: &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
-				NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE},
-			}},
-		}
+		sandbox := hostPod(t.TempDir())
 		created, err := cri.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: sandbox})
 		require.NoError(t, err)
 		pod = created.PodSandboxId
