@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"headstart.dev/agent/internal/systemd"
 	"headstart.dev/agent/probe"
 )
 
@@ -59,6 +60,14 @@ func newChecker(cfg Config, p Probe) (probe.Checker, error) {
 			Runtime:   &probe.CRI{Address: strings.TrimPrefix(cfg.Containerd.Address, "unix://")},
 			Endpoints: probe.DefaultPluginEndpoints(),
 		}, nil
+	case ProbeCSI:
+		return &probe.CSI{Drivers: p.Drivers, KubeletDir: p.KubeletDir}, nil
+	case ProbeEFA:
+		return &probe.EFA{MinDevices: p.MinDevices, SysDir: "/sys", DevDir: "/dev"}, nil
+	case ProbeSystemd:
+		return &probe.Systemd{Unit: p.Unit, Units: systemd.Units{}}, nil
+	case ProbeExec:
+		return &probe.Exec{Command: p.Command, Allowed: cfg.AllowExec || p.AllowExec}, nil
 	case ProbeHTTP:
 		return &probe.HTTP{URL: p.URL}, nil
 	case ProbeTCP:

@@ -74,7 +74,7 @@ func addNearest(watcher *fsnotify.Watcher, dir string) (string, error) {
 	for at := dir; ; at = filepath.Dir(at) {
 		err := watcher.Add(at)
 		if err == nil {
-			if at == dir || watcher.Add(child(at, dir)) != nil {
+			if at == dir || watcher.Add(below(at, dir)) != nil {
 				return at, nil
 			}
 			return addNearest(watcher, dir)
@@ -85,8 +85,8 @@ func addNearest(watcher *fsnotify.Watcher, dir string) (string, error) {
 	}
 }
 
-// child is the next path element below at on the way to dir.
-func child(at, dir string) string {
+// below is the next path element below at on the way to dir.
+func below(at, dir string) string {
 	rest := strings.TrimPrefix(strings.TrimPrefix(dir, at), "/")
 	first, _, _ := strings.Cut(rest, "/")
 	return filepath.Join(at, first)
