@@ -101,6 +101,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.register(); err != nil {
 		return err
 	}
+	held, err := a.lock(ctx)
+	if err != nil {
+		if ctx.Err() != nil && !a.once {
+			return nil
+		}
+		return err
+	}
+	defer func() { _ = held.Close() }()
+	// The metrics' port is the working agent's too.
 	serve, err := a.serve(ctx)
 	if err != nil {
 		return err

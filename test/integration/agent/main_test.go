@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr/testr"
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +33,9 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // run shares one control plane among all tests.
 func run(m *testing.M) int {
+	if config := os.Getenv(childConfig); config != "" {
+		return runChild(config)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) //nolint:forbidigo // TestMain has no t.Context
 	defer cancel()
 	var err error
@@ -44,6 +49,25 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return code
+}
+
+// runChild runs an agent until it is killed.
+func runChild(config string) int {
+	cfg, err := agent.Load(config)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	a, err := agent.New(agent.Options{Config: cfg, Log: logr.Discard(), Registry: prometheus.NewRegistry()})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := a.Run(context.Background()); err != nil { //nolint:forbidigo // TestMain has no t.Context
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 func admin(t *testing.T) *kubernetes.Clientset {
@@ -84,11 +108,35 @@ func heartbeat(t *testing.T, name, status string) {
 // setup is one agent's surroundings: a file that it probes, and where it keeps its state.
 type setup struct {
 	dir, config string
+	logs        *logs
+}
+
+// logs keeps what an agent has logged.
+type logs struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logs) add(prefix, line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, prefix+" "+line)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "\n")
 }
 
 func newSetup(t *testing.T) setup {
 	t.Helper()
-	s := setup{dir: t.TempDir()}
+	s := setup{dir: t.TempDir(), logs: &logs{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the agent's log:\n%s", s.logs)
+		}
+	})
 	s.config = fmt.Sprintf(`
 apiVersion: agent.headstart.dev/v1alpha1
 kind: AgentConfig
@@ -113,7 +161,7 @@ func (s setup) start(t *testing.T, once bool, overrides agent.Overrides) (wait f
 	require.NoError(t, err)
 	cfg, err = cfg.With(overrides)
 	require.NoError(t, err)
-	a, err := agent.New(agent.Options{Config: cfg, Log: testr.New(t), Registry: prometheus.NewRegistry(), Once: once})
+	a, err := agent.New(agent.Options{Config: cfg, Log: funcr.New(s.logs.add, funcr.Options{Verbosity: 1}), Registry: prometheus.NewRegistry(), Once: once})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
