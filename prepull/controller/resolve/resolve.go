@@ -1,0 +1,125 @@
+// Package resolve asks registries what a tag names now and how large that is. It fetches manifests only, each within a
+// deadline and a size, and never from a link-local address: the names come from whoever may create a workload. A
+// Registry is safe for concurrent use. Start from New.
+package resolve
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"headstart.dev/prepull/budget"
+)
+
+const (
+	// defaultTimeout bounds one lookup with all its requests. A registry of the same region answers in 50 ms; a token
+	// server and an index add two more rounds.
+	defaultTimeout = 10 * time.Second
+	// maxBody bounds one answer: registries themselves refuse manifests above 4 MiB.
+	maxBody = 4 << 20
+)
+
+// Image is what a name stands for at the time of the lookup.
+type Image struct {
+	// Digest is that of the index where there is one, as the CRI records it.
+	Digest string
+	// Layers are those of the image for the platform that was asked for.
+	Layers []budget.Layer
+}
+
+// Config of a Registry; the zero value is ready for use.
+type Config struct {
+	// Keychain brings credentials; nil means those of the docker config of the process, else anonymous.
+	Keychain authn.Keychain
+	// Timeout bounds one lookup; 0 means 10s.
+	Timeout time.Duration
+}
+
+// Registry looks images up in their registries.
+type Registry struct {
+	keychain  authn.Keychain
+	timeout   time.Duration
+	transport http.RoundTripper
+}
+
+// New makes a Registry.
+func New(cfg Config) *Registry {
+	r := &Registry{keychain: cfg.Keychain, timeout: cfg.Timeout}
+	if r.keychain == nil {
+		r.keychain = authn.DefaultKeychain
+	}
+	if r.timeout == 0 {
+		r.timeout = defaultTimeout
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: refuseLinkLocal}
+	r.transport = bounded{&http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, ForceAttemptHTTP2: true,
+		MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, TLSHandshakeTimeout: 5 * time.Second,
+		ResponseHeaderTimeout: 10 * time.Second,
+	}}
+	return r
+}
+
+// Resolve looks up a normalised name for Linux nodes of the given architecture (amd64, arm64). A registry on a loopback
+// address is asked by plain HTTP.
+func (r *Registry) Resolve(ctx context.Context, ref, arch string) (Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		return Image{}, fmt.Errorf("parse image %q: %w", ref, err)
+	}
+	desc, err := remote.Get(parsed,
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(r.keychain), remote.WithTransport(r.transport),
+		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: arch}), remote.WithRetryBackoff(remote.Backoff{Duration: 100 * time.Millisecond, Factor: 3, Steps: 3}))
+	if err != nil {
+		return Image{}, fmt.Errorf("look up image %q: %w", ref, err)
+	}
+	out := Image{Digest: desc.Digest.String()}
+	img, err := desc.Image()
+	if err != nil {
+		return Image{}, fmt.Errorf("look up image %q for linux/%s: %w", ref, arch, err)
+	}
+	manifest, err := img.Manifest()
+	if err != nil {
+		return Image{}, fmt.Errorf("read manifest of image %q: %w", ref, err)
+	}
+	for _, layer := range manifest.Layers {
+		out.Layers = append(out.Layers, budget.Layer{Digest: layer.Digest.String(), Bytes: layer.Size})
+	}
+	return out, nil
+}
+
+// refuseLinkLocal keeps a made-up image name from reaching what answers on link-local addresses: the instance metadata
+// service of a cloud, above all.
+func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("split address %q: %w", address, err)
+	}
+	ip := net.ParseIP(host)
+	if ip == nil || ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsMulticast() || ip.IsUnspecified() {
+		return fmt.Errorf("no registry is looked for at %s", host)
+	}
+	return nil
+}
+
+// bounded cuts every answer off at maxBody.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = http.MaxBytesReader(nil, resp.Body, maxBody)
+	return resp, nil
+}
