@@ -15,7 +15,7 @@ const MaxInventoryBytes = 16 << 10
 const digestPrefixLen = 16
 
 // Inventory is what a node publishes of its warm images in the annotation headstart.dev/images. Its JSON form is
-// {"snapshotter":"overlayfs","warm":["<16 hex>=repo:tag", ...],"lazy":[...],"more":N}; an image stands there once for
+// {"snapshotter":"overlayfs","warm":["<16 hex>=repo:tag", ...],"lazy":[...],"failed":[...],"more":N}; an image stands there once for
 // each name that the CRI knows it by, in order of priority, most important first.
 type Inventory struct {
 	// Snapshotter is the one in which the images are unpacked; the CRI's own.
@@ -24,6 +24,8 @@ type Inventory struct {
 	Warm []InventoryImage `json:"warm,omitempty"`
 	// Lazy lists images whose content still comes over the network when it is read.
 	Lazy []InventoryImage `json:"lazy,omitempty"`
+	// Failed names images whose pull was given up; what they are for is the sender's to know.
+	Failed []string `json:"failed,omitempty"`
 	// More counts the images that did not fit.
 	More int `json:"more,omitempty"`
 }
@@ -59,10 +61,10 @@ func DigestPrefix(digest string) string {
 	return hex[:min(len(hex), digestPrefixLen)]
 }
 
-// Encode renders the inventory as JSON of at most MaxInventoryBytes. What does not fit is dropped from the end (lazy
-// images first, then the least important warm ones) and counted in More.
+// Encode renders the inventory as JSON of at most MaxInventoryBytes. What does not fit is dropped from the end (failed
+// images first, then lazy ones, then the least important warm ones) and counted in More.
 func (inv Inventory) Encode() (string, error) {
-	inv.Warm, inv.Lazy = slices.Clone(inv.Warm), slices.Clone(inv.Lazy)
+	inv.Warm, inv.Lazy, inv.Failed = slices.Clone(inv.Warm), slices.Clone(inv.Lazy), slices.Clone(inv.Failed)
 	for {
 		out, err := json.Marshal(inv)
 		if err != nil {
@@ -73,6 +75,12 @@ func (inv Inventory) Encode() (string, error) {
 			return string(out), nil
 		}
 		// Drop whole entries worth the excess at once: one at a time would be quadratic on a hostile list.
+		for excess > 0 && len(inv.Failed) > 0 {
+			last := len(inv.Failed) - 1
+			excess -= len(inv.Failed[last]) + len(`"",`)
+			inv.Failed = inv.Failed[:last]
+			inv.More++
+		}
 		for excess > 0 && len(inv.Warm)+len(inv.Lazy) > 0 {
 			last := &inv.Lazy
 			if len(inv.Lazy) == 0 {

@@ -5,6 +5,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	prepullcontroller "headstart.dev/prepull/controller"
+	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness"
 	readinesscontroller "headstart.dev/readiness/controller"
 	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
@@ -20,11 +22,15 @@ type shared struct {
 
 // schemes are the API types that the controllers use: one line a domain.
 var schemes = []func(*runtime.Scheme) error{
+	prepullv1alpha1.AddToScheme,
 	readinessv1alpha1.AddToScheme,
 }
 
 // controllers are what runs in this process: one line each.
 var controllers = map[string]func(ctrl.Manager, shared) error{
+	"prepull": func(mgr ctrl.Manager, s shared) error {
+		return prepullcontroller.SetupWithManager(mgr, prepullcontroller.Config{Namespace: s.namespace})
+	},
 	"readiness": func(mgr ctrl.Manager, s shared) error {
 		return readinesscontroller.SetupWithManager(mgr, readinesscontroller.Config{
 			Forms: s.rules, Writers: s.writers, Namespace: s.namespace, Registerer: s.registerer,

@@ -1,0 +1,183 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"headstart.dev/prepull/controller/resolve"
+	"headstart.dev/prepull/feed"
+)
+
+const (
+	// defaultSlots is how many nodes of one policy pull at once: with 16 connections each that is what one registry
+	// endpoint answers without throttling, and more than Karpenter launches in a wave.
+	defaultSlots = 100
+	// defaultPatience is for how long a node may hold its slot: 10 GB at 30 MB/s.
+	defaultPatience = 5 * time.Minute
+)
+
+// Config of a Controller.
+type Config struct {
+	// REST reaches the API server. Required.
+	REST *rest.Config
+	// Namespace is where what is learned is stored. Required.
+	Namespace string
+	Log       logr.Logger
+	// Resolver looks tags up; nil means their registries.
+	Resolver Resolver
+	// Slots is how many nodes of one policy pull at once; 0 means 100.
+	Slots int
+	// Patience is for how long a node may hold its slot; 0 means 5m.
+	Patience time.Duration
+}
+
+// Controller carries out PrepullPolicies. Make it with New.
+type Controller struct {
+	log       logr.Logger
+	policies  *feed.Policies
+	nodes     metadata.Interface
+	client    kubernetes.Interface
+	workloads *workloads
+	lookups   *lookups
+	store     *store
+	events    *events
+	limits    pace
+
+	mu     sync.Mutex
+	byName map[string]*policy
+	fleet  *fleet
+	// known says which first lists have come.
+	knowPolicies, knowNodes bool
+	starts                  *starts
+	learning                context.CancelFunc
+	// targets says that what policies want may have changed, refresh which policies were changed by a user.
+	targets bool
+	refresh map[string]bool
+	// rankAt is when a ranking is due; zero when none is.
+	rankAt time.Time
+	wake   chan struct{}
+}
+
+// SetupWithManager makes a Controller that runs on the leader.
+func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
+	cfg.REST, cfg.Log = mgr.GetConfig(), mgr.GetLogger().WithName("prepull")
+	c, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(c); err != nil {
+		return fmt.Errorf("add the prepull controller: %w", err)
+	}
+	return nil
+}
+
+// New connects a Controller; nothing is sent before Start.
+func New(cfg Config) (*Controller, error) {
+	if cfg.REST == nil || cfg.Namespace == "" {
+		return nil, errors.New("new prepull controller: REST and Namespace are required")
+	}
+	c := &Controller{
+		log: cfg.Log, byName: map[string]*policy{}, fleet: newFleet(), starts: newStarts(), refresh: map[string]bool{},
+		limits: pace{slots: cfg.Slots, patience: cfg.Patience}, wake: make(chan struct{}, 1),
+	}
+	if c.limits.slots == 0 {
+		c.limits.slots = defaultSlots
+	}
+	if c.limits.patience == 0 {
+		c.limits.patience = defaultPatience
+	}
+	if cfg.Resolver == nil {
+		cfg.Resolver = resolve.New(resolve.Config{})
+	}
+	if err := c.connect(cfg.REST, cfg.Namespace); err != nil {
+		return nil, fmt.Errorf("new prepull controller: %w", err)
+	}
+	c.lookups = newLookups(cfg.Resolver, time.Now, c.targetsChanged)
+	return c, nil
+}
+
+func (c *Controller) connect(cfg *rest.Config, namespace string) error {
+	var err error
+	if c.policies, err = feed.NewPolicies(cfg); err != nil {
+		return err
+	}
+	if c.nodes, err = metadata.NewForConfig(cfg); err != nil {
+		return fmt.Errorf("reach nodes: %w", err)
+	}
+	if c.client, err = kubernetes.NewForConfig(cfg); err != nil {
+		return fmt.Errorf("reach the API server: %w", err)
+	}
+	objects, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("reach workloads: %w", err)
+	}
+	disco, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("reach discovery: %w", err)
+	}
+	c.workloads = newWorkloads(objects, disco, c.targetsChanged)
+	c.store = &store{configMaps: c.client.CoreV1(), namespaces: c.client.CoreV1(), namespace: namespace}
+	c.events = newEvents(c.client)
+	return nil
+}
+
+// Start runs until ctx ends, then stores what was learned. It implements controller-runtime's Runnable, and runs on the
+// leader alone.
+func (c *Controller) Start(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { c.lookups.run(ctx) })
+	wg.Go(func() { c.events.run(ctx) })
+	wg.Go(func() { c.followPolicies(ctx) })
+	wg.Go(func() { c.followNodes(ctx) })
+	wg.Go(func() { c.saveRegularly(ctx) })
+	c.loop(ctx)
+	wg.Wait()
+	// The context has ended; what was learned in the last minute is worth one more second.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	c.save(last, 0)
+	return nil
+}
+
+// loop evaluates policies when something has changed.
+func (c *Controller) loop(ctx context.Context) {
+	for {
+		c.retarget(ctx)
+		next := c.evaluate(ctx)
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-c.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+func (c *Controller) nudge() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// targetsChanged makes the loop work out anew what policies want.
+func (c *Controller) targetsChanged() {
+	c.mu.Lock()
+	c.targets = true
+	c.mu.Unlock()
+	c.nudge()
+}

@@ -1,0 +1,142 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"headstart.dev/prepull/feed"
+	"headstart.dev/prepull/v1alpha1"
+)
+
+func (c *Controller) followPolicies(ctx context.Context) {
+	c.policies.Run(ctx, feed.Handler[*v1alpha1.PrepullPolicy]{
+		Replace: func(list []*v1alpha1.PrepullPolicy) {
+			c.mu.Lock()
+			gone := map[string]bool{}
+			for name := range c.byName {
+				gone[name] = true
+			}
+			for _, obj := range list {
+				delete(gone, obj.Name)
+				c.setPolicy(obj)
+			}
+			for name := range gone {
+				delete(c.byName, name)
+			}
+			c.knowPolicies, c.targets = true, true
+			c.mu.Unlock()
+			c.nudge()
+		},
+		Set: func(obj *v1alpha1.PrepullPolicy) {
+			c.mu.Lock()
+			c.setPolicy(obj)
+			c.mu.Unlock()
+			c.nudge()
+		},
+		Delete: func(obj *v1alpha1.PrepullPolicy) {
+			c.mu.Lock()
+			delete(c.byName, obj.Name)
+			c.targets = true
+			c.mu.Unlock()
+			c.nudge()
+		},
+	})
+}
+
+// setPolicy takes a policy over. The caller holds mu.
+func (c *Controller) setPolicy(obj *v1alpha1.PrepullPolicy) {
+	now := time.Now()
+	p := c.byName[obj.Name]
+	if p == nil || p.obj.UID != obj.UID {
+		p = &policy{}
+		c.byName[obj.Name] = p
+	}
+	changed := p.obj == nil || p.obj.Generation != obj.Generation
+	p.setObject(obj, now)
+	if !changed {
+		return
+	}
+	c.targets = true
+	c.refresh[obj.Name] = true
+	p.soon(now)
+}
+
+func (c *Controller) followNodes(ctx context.Context) {
+	client := c.nodes.Resource(corev1.SchemeGroupVersion.WithResource("nodes"))
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return client.List(ctx, o) },
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.Watch(ctx, o)
+		},
+	}
+	feed.Run(ctx, "nodes", lw, &metav1.PartialObjectMetadata{}, feed.Handler[*metav1.PartialObjectMetadata]{
+		Strip: stripNode,
+		Replace: func(list []*metav1.PartialObjectMetadata) {
+			c.mu.Lock()
+			gone := map[string]bool{}
+			for name := range c.fleet.nodes {
+				gone[name] = true
+			}
+			for _, obj := range list {
+				delete(gone, obj.Name)
+				c.setNode(obj)
+			}
+			for name := range gone {
+				c.deleteNode(name)
+			}
+			c.knowNodes = true
+			c.mu.Unlock()
+			c.nudge()
+		},
+		Set: func(obj *metav1.PartialObjectMetadata) {
+			c.mu.Lock()
+			c.setNode(obj)
+			c.mu.Unlock()
+		},
+		Delete: func(obj *metav1.PartialObjectMetadata) {
+			c.mu.Lock()
+			c.deleteNode(obj.Name)
+			c.mu.Unlock()
+		},
+	})
+}
+
+// setNode takes a node over. The caller holds mu.
+func (c *Controller) setNode(obj *metav1.PartialObjectMetadata) {
+	changed, err := c.fleet.set(obj)
+	if err != nil {
+		c.log.Info("node published an inventory that cannot be read", "node", obj.Name, "cause", err.Error())
+	}
+	if changed {
+		c.countsChanged()
+	}
+}
+
+func (c *Controller) deleteNode(name string) {
+	for _, p := range c.byName {
+		delete(p.onNode, name)
+	}
+	if c.fleet.delete(name) {
+		c.countsChanged()
+	}
+}
+
+// countsChanged asks for the counts of all policies; the loop wakes when they are due. The caller holds mu.
+func (c *Controller) countsChanged() {
+	now := time.Now()
+	wake := false
+	for _, p := range c.byName {
+		before := p.due
+		p.countsDue(now)
+		wake = wake || before != p.due
+	}
+	if wake {
+		c.nudge()
+	}
+}

@@ -1,0 +1,153 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/klog/v2"
+
+	"headstart.dev/prepull/budget"
+	"headstart.dev/prepull/controller/resolve"
+	"headstart.dev/prepull/v1alpha1"
+)
+
+// idle is how long the loop sleeps when nothing is due.
+const idle = time.Hour
+
+// retarget works out what all policies want, and has the sources and names followed that they need.
+func (c *Controller) retarget(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	due := c.targets || !c.rankAt.IsZero() && !now.Before(c.rankAt)
+	if !due || !c.knowPolicies || !c.knowNodes {
+		return
+	}
+	c.targets, c.rankAt = false, time.Time{}
+	keys := map[sourceKey]bool{}
+	learns := false
+	for _, p := range c.byName {
+		for _, source := range p.obj.Spec.FromWorkloads {
+			keys[keyOf(source)] = true
+		}
+		learns = learns || p.obj.Spec.Learn != nil
+		c.remember(ctx, p)
+	}
+	c.workloads.want(ctx, keys)
+	c.followLearning(ctx, learns)
+
+	names := map[string]wanted{}
+	var refresh []string
+	for name, p := range c.byName {
+		p.rank(now)
+		p.retarget(c.workloads)
+		arch := commonArch(c.fleet.match(p.selector))
+		for _, want := range p.wanted {
+			every := p.interval()
+			if other, twice := names[want.name]; twice {
+				every = min(every, other.every)
+			}
+			names[want.name] = wanted{arch: arch, every: every, seed: seed(p.obj, want.name)}
+			if c.refresh[name] {
+				refresh = append(refresh, want.name)
+			}
+		}
+		p.soon(now)
+	}
+	clear(c.refresh)
+	c.lookups.want(names, refresh)
+}
+
+// seed is what the status says of an image: a registry that is away when the controller starts must not lose it.
+func seed(obj *v1alpha1.PrepullPolicy, name string) resolve.Image {
+	for _, img := range obj.Status.Images {
+		if img.Image == name && img.Digest != "" {
+			return resolve.Image{Digest: img.Digest, Layers: []budget.Layer{{Digest: img.Digest, Bytes: img.Bytes}}}
+		}
+	}
+	return resolve.Image{}
+}
+
+// evaluate writes the statuses that are due, and returns when the next one is.
+func (c *Controller) evaluate(ctx context.Context) time.Time {
+	next := time.Now().Add(idle)
+	type write struct {
+		p   *policy
+		obj *v1alpha1.PrepullPolicy
+	}
+	var writes []write
+	c.mu.Lock()
+	if !c.knowPolicies || !c.knowNodes {
+		c.mu.Unlock()
+		return next
+	}
+	now := time.Now()
+	for _, p := range c.byName {
+		if p.due.IsZero() || p.due.After(now) {
+			continue
+		}
+		p.due = time.Time{}
+		if until := p.hold(now, c.lookups.get); !until.IsZero() {
+			p.due = until
+			c.targets = c.targets || p.obj.Spec.Learn != nil && p.window == nil
+			continue
+		}
+		status, again := p.evaluate(c.fleet, c.lookups.get, c.limits, now)
+		if !again.IsZero() {
+			p.soon(again)
+		}
+		if apiequality.Semantic.DeepEqual(status, p.obj.Status) {
+			continue
+		}
+		obj := p.obj.DeepCopy()
+		obj.Status = status
+		p.written = now
+		writes = append(writes, write{p, obj})
+	}
+	c.mu.Unlock()
+	for _, w := range writes {
+		c.write(ctx, w.p, w.obj)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.byName {
+		if !p.due.IsZero() && p.due.Before(next) {
+			next = p.due
+		}
+	}
+	if !c.rankAt.IsZero() && c.rankAt.Before(next) {
+		next = c.rankAt
+	}
+	return next
+}
+
+// write stores a status. One that is refused is evaluated again, from what the watch has brought until then.
+func (c *Controller) write(ctx context.Context, p *policy, obj *v1alpha1.PrepullPolicy) {
+	stored, err := c.policies.UpdateStatus(ctx, obj)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		if invalid(stored) && !invalid(p.obj) {
+			c.events.invalid(stored)
+		}
+		// The watch may be ahead already.
+		if p.obj.Generation == stored.Generation && p.obj.ResourceVersion == obj.ResourceVersion {
+			p.obj = stored
+		}
+		c.log.V(2).Info("status written", "policy", klog.KObj(obj), "ready", obj.Status.Nodes.Ready)
+	case ctx.Err() != nil, apierrors.IsNotFound(err):
+	default:
+		if !apierrors.IsConflict(err) {
+			c.log.Error(err, "write status")
+		}
+		p.soon(time.Now().Add(writeInterval))
+	}
+}
+
+func invalid(obj *v1alpha1.PrepullPolicy) bool {
+	return apimeta.IsStatusConditionFalse(obj.Status.Conditions, v1alpha1.ConditionAccepted)
+}

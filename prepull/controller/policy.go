@@ -1,0 +1,187 @@
+package controller
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"headstart.dev/prepull/v1alpha1"
+)
+
+const (
+	// writeInterval is the shortest time between two writes of one policy's status.
+	writeInterval = time.Second
+	// fanOut bounds how many events a second the status of one policy costs the API server: each write is sent to the
+	// agent of every node, so counts of a large fleet are written less often.
+	fanOut = 200
+	// slowest is how long a count may be out of date.
+	slowest = 30 * time.Second
+	// gather is for how long the first lookups of a changed policy may delay its list.
+	gather = 300 * time.Millisecond
+	// maxHold is for how long a policy that a former leader evaluated waits until everything is known again.
+	maxHold = 2 * time.Minute
+	// maxSource is for how long a policy waits for the first list of a source of workloads.
+	maxSource = 10 * time.Second
+)
+
+// policy is what is known of one PrepullPolicy.
+type policy struct {
+	obj      *v1alpha1.PrepullPolicy
+	selector labels.Selector
+	// invalid is why the selector cannot be read.
+	invalid error
+	// since is when this generation was first seen.
+	since time.Time
+	// settled says that everything the list depends on has been known once.
+	settled bool
+
+	// wanted is what the policy asks for now, of trouble with its sources.
+	wanted  []candidate
+	trouble error
+	sources bool // all sources have listed
+
+	// due is when the status is to be evaluated; zero when nothing has changed.
+	due time.Time
+	// written is when the status was last written or tried.
+	written time.Time
+	holding map[string]time.Time
+	list    string // of what holding is about
+
+	memory
+}
+
+func (p *policy) setObject(obj *v1alpha1.PrepullPolicy, now time.Time) {
+	if p.obj == nil || p.obj.Generation != obj.Generation {
+		p.since = now
+		p.selector, p.invalid = labels.Everything(), nil
+		if obj.Spec.NodeSelector != nil {
+			if p.selector, p.invalid = metav1.LabelSelectorAsSelector(obj.Spec.NodeSelector); p.invalid != nil {
+				p.selector = labels.Nothing()
+			}
+		}
+	}
+	if p.obj == nil {
+		p.settled = obj.Status.ObservedGeneration != obj.Generation || len(obj.Status.Images) == 0
+	}
+	p.obj = obj
+}
+
+// soon asks for an evaluation at the given time or earlier, but never before the status may be written again.
+func (p *policy) soon(at time.Time) {
+	if next := p.written.Add(writeInterval); at.Before(next) {
+		at = next
+	}
+	if p.due.IsZero() || at.Before(p.due) {
+		p.due = at
+	}
+}
+
+// countsDue asks for an evaluation because a node has changed.
+func (p *policy) countsDue(now time.Time) {
+	gap := time.Duration(p.obj.Status.Nodes.Matched) * time.Second / fanOut
+	next := p.written.Add(min(max(gap, writeInterval), slowest))
+	if next.Before(now) {
+		next = now
+	}
+	if p.due.IsZero() || next.Before(p.due) {
+		p.due = next
+	}
+}
+
+func (p *policy) interval() time.Duration {
+	if p.obj.Spec.ResolveInterval == nil {
+		return time.Hour
+	}
+	return max(p.obj.Spec.ResolveInterval.Duration, 10*time.Second)
+}
+
+// retarget works out what the policy wants now.
+func (p *policy) retarget(from *workloads) {
+	var images []string
+	errs := []error{p.invalid}
+	p.sources = true
+	for _, source := range p.obj.Spec.FromWorkloads {
+		found, settled, err := from.images(source)
+		images = append(images, found...)
+		p.sources = p.sources && settled
+		errs = append(errs, err)
+	}
+	wanted, err := candidates(&p.obj.Spec, images, p.ranking)
+	p.wanted, p.trouble = wanted, errors.Join(append(errs, err)...)
+}
+
+// hold says until when the list must wait for something that is not known yet; zero when it need not.
+func (p *policy) hold(now time.Time, know func(string) lookup) time.Time {
+	if p.obj.Spec.Learn != nil && p.window == nil {
+		return now.Add(slowest)
+	}
+	if limit := p.since.Add(maxSource); !p.sources && now.Before(limit) {
+		return limit
+	}
+	pending := p.pending(know)
+	if pending == 0 {
+		p.settled = true
+		return time.Time{}
+	}
+	if limit := p.since.Add(maxHold); !p.settled && now.Before(limit) {
+		return limit
+	}
+	if limit := p.since.Add(gather); now.Before(limit) {
+		return limit
+	}
+	return time.Time{}
+}
+
+func (p *policy) pending(know func(string) lookup) int {
+	pending := 0
+	for _, c := range p.wanted {
+		if !know(c.name).done {
+			pending++
+		}
+	}
+	return pending
+}
+
+// evaluate makes the status that the policy should have now, and says when it has to be looked at again although nothing
+// changes (zero: never).
+func (p *policy) evaluate(f *fleet, know func(string) lookup, limits pace, now time.Time) (v1alpha1.PrepullPolicyStatus, time.Time) {
+	var maxBytes int64
+	if p.obj.Spec.MaxBytes != nil {
+		maxBytes = p.obj.Spec.MaxBytes.Value()
+	}
+	list := plan(p.wanted, maxBytes, know)
+	pulled := pulledOf(list)
+	if now := fingerprint(pulled); now != p.list || p.holding == nil {
+		p.list, p.holding = now, map[string]time.Time{}
+	}
+	nodes := f.match(p.selector)
+	out := measure(string(p.obj.UID), nodes, pulled, p.obj.Spec.MaxNodes, f.index, limits, p.obj.Status.Turn, p.holding, now)
+	for i := range pulled {
+		pulled[i].Nodes = out.having[i]
+	}
+	// The pulled images stand first in the list.
+	copy(list, pulled)
+	pending := p.pending(know)
+	if pending > 0 {
+		out.counts.Pulling += out.counts.Ready
+		out.counts.Ready = 0
+	}
+	status := v1alpha1.PrepullPolicyStatus{
+		ObservedGeneration: p.obj.Generation, Nodes: out.counts, Images: list, Turn: out.turn,
+		Conditions: slices.Clone(p.obj.Status.Conditions),
+	}
+	p.conditions(&status, len(pulled), pending, know, now)
+	return status, out.expires
+}
+
+// fingerprint identifies what nodes pull.
+func fingerprint(pulled []v1alpha1.ImageStatus) string {
+	text := ""
+	for _, img := range pulled {
+		text += img.Image + "=" + img.Digest + "\n"
+	}
+	return text
+}

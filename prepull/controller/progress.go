@@ -1,0 +1,151 @@
+package controller
+
+import (
+	"time"
+
+	"headstart.dev/prepull/turn"
+	"headstart.dev/prepull/v1alpha1"
+	"headstart.dev/prepull/warm"
+)
+
+// pace bounds how many nodes of one policy pull at once.
+type pace struct {
+	// slots is how many.
+	slots int
+	// patience is for how long a node may hold its slot: one whose agent hangs must not hold up the fleet.
+	patience time.Duration
+}
+
+// progress counts how far the nodes of a policy are.
+type progress struct {
+	counts v1alpha1.NodeCounts
+	// having counts, for each pulled image, the nodes that have it.
+	having []int32
+	// turn is nil when nobody has to be kept out.
+	turn *v1alpha1.Turn
+	// expires is when the first slot is taken from the node that holds it; zero when that helps nobody.
+	expires time.Time
+}
+
+// standing is how far one node is.
+type standing int
+
+const (
+	silent standing = iota // no agent
+	ready
+	pulling
+	failed
+)
+
+// measure looks at every matching node. before is the turn that the status has now; holding remembers since when a node
+// has held a slot for the present list, and is updated.
+func measure(uid string, nodes []*member, pulled []v1alpha1.ImageStatus, maxNodes int32, index *warm.Index,
+	p pace, before *v1alpha1.Turn, holding map[string]time.Time, now time.Time,
+) progress {
+	wants := make([]warm.Want, len(pulled))
+	for i, img := range pulled {
+		wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: true}
+	}
+	out := progress{having: make([]int32, len(pulled))}
+	stand := make(map[string]standing, len(nodes))
+	line := make([]turn.Node, 0, len(nodes))
+	for _, n := range nodes {
+		s := look(n, wants, index)
+		stand[n.name] = s
+		place := turn.Place(uid, n.name)
+		if maxNodes > 0 && s == silent {
+			continue
+		}
+		busy := s == pulling
+		if since, held := holding[n.name]; held && busy && now.Sub(since) >= p.patience {
+			busy = false
+		}
+		line = append(line, turn.Node{Place: place, Busy: busy})
+	}
+	members, open := turn.Schedule(line, int(maxNodes), p.slots)
+	open = calm(before, line, open, p.slots)
+	if members != turn.Last || open != turn.Last {
+		out.turn = &v1alpha1.Turn{Members: members, Open: open}
+	}
+	for _, n := range nodes {
+		place := turn.Place(uid, n.name)
+		if place > members || maxNodes > 0 && stand[n.name] == silent {
+			delete(holding, n.name)
+			continue
+		}
+		out.count(stand[n.name])
+		for i, w := range wants {
+			if index.Has(n.name, w) {
+				out.having[i]++
+			}
+		}
+		if stand[n.name] != pulling || place > open {
+			delete(holding, n.name)
+			continue
+		}
+		since, held := holding[n.name]
+		if !held {
+			since = now
+			holding[n.name] = now
+		}
+		if end := since.Add(p.patience); open != turn.Last && end.After(now) && (out.expires.IsZero() || end.Before(out.expires)) {
+			out.expires = end
+		}
+	}
+	return out
+}
+
+func look(n *member, wants []warm.Want, index *warm.Index) standing {
+	if !n.agent {
+		return silent
+	}
+	missing, hopeless := 0, 0
+	for _, w := range wants {
+		if index.Has(n.name, w) {
+			continue
+		}
+		missing++
+		if n.failed[w.Name] {
+			hopeless++
+		}
+	}
+	switch missing {
+	case 0:
+		return ready
+	case hopeless:
+		return failed
+	default:
+		return pulling
+	}
+}
+
+func (p *progress) count(s standing) {
+	p.counts.Matched++
+	switch s {
+	case ready:
+		p.counts.Ready++
+	case pulling:
+		p.counts.Pulling++
+	case failed:
+		p.counts.Failed++
+	case silent:
+	}
+}
+
+// calm leaves the door where it is while three quarters of the slots are still in use: each move of it is sent to every
+// agent.
+func calm(before *v1alpha1.Turn, line []turn.Node, open int64, slots int) int64 {
+	if before == nil || open <= before.Open {
+		return open
+	}
+	busy := 0
+	for _, n := range line {
+		if n.Busy && n.Place <= before.Open {
+			busy++
+		}
+	}
+	if busy*4 > slots*3 {
+		return before.Open
+	}
+	return open
+}

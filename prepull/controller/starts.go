@@ -1,0 +1,134 @@
+package controller
+
+import (
+	"regexp"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/prepull"
+)
+
+// starts recognises container starts in the changes of pods, each once. The caller guards it.
+type starts struct {
+	// counted holds the containers of living pods whose start was seen.
+	counted map[types.UID]map[string]bool
+}
+
+// start is the first start of one container of a pod.
+type start struct {
+	node, image string
+	at          time.Time
+}
+
+func newStarts() *starts {
+	return &starts{counted: map[types.UID]map[string]bool{}}
+}
+
+// stripPod keeps what observe reads: of the 5 to 20 KB of a real pod, a few hundred bytes.
+func stripPod(in *corev1.Pod) *corev1.Pod {
+	out := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: in.Name, Namespace: in.Namespace, UID: in.UID, ResourceVersion: in.ResourceVersion,
+	}}
+	out.Spec.NodeName = in.Spec.NodeName
+	out.Status.StartTime = in.Status.StartTime
+	out.Spec.InitContainers, out.Status.InitContainerStatuses = stripContainers(in.Spec.InitContainers, in.Status.InitContainerStatuses)
+	out.Spec.Containers, out.Status.ContainerStatuses = stripContainers(in.Spec.Containers, in.Status.ContainerStatuses)
+	return out
+}
+
+func stripContainers(specs []corev1.Container, statuses []corev1.ContainerStatus) ([]corev1.Container, []corev1.ContainerStatus) {
+	started := map[string]bool{}
+	for i := range statuses {
+		if s := &statuses[i]; s.State.Running != nil || s.State.Terminated != nil || s.RestartCount > 0 {
+			started[s.Name] = true
+		}
+	}
+	var keep []corev1.Container
+	var states []corev1.ContainerStatus
+	for i := range specs {
+		if started[specs[i].Name] {
+			keep = append(keep, corev1.Container{Name: specs[i].Name, Image: specs[i].Image})
+			states = append(states, corev1.ContainerStatus{Name: specs[i].Name})
+		}
+	}
+	return keep, states
+}
+
+// observe returns the containers of the pod that have started since it was last observed. The time is that of the pod,
+// which never changes; one in the future is the lie of a node's clock and becomes now.
+func (s *starts) observe(pod *corev1.Pod, now time.Time) []start {
+	if pod.Spec.NodeName == "" || pod.Status.StartTime == nil {
+		return nil
+	}
+	at := pod.Status.StartTime.Time
+	if at.After(now) {
+		at = now
+	}
+	var out []start
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if s.counted[pod.UID][list[i].Name] {
+				continue
+			}
+			if s.counted[pod.UID] == nil {
+				s.counted[pod.UID] = map[string]bool{}
+			}
+			s.counted[pod.UID][list[i].Name] = true
+			name, err := prepull.Normalize(list[i].Image)
+			if err != nil {
+				continue
+			}
+			out = append(out, start{node: pod.Spec.NodeName, image: name, at: at})
+		}
+	}
+	return out
+}
+
+// keep forgets all pods but these: a watch that was lost may have missed deletions.
+func (s *starts) keep(pods []*corev1.Pod) {
+	living := make(map[types.UID]bool, len(pods))
+	for _, pod := range pods {
+		living[pod.UID] = true
+	}
+	for uid := range s.counted {
+		if !living[uid] {
+			delete(s.counted, uid)
+		}
+	}
+}
+
+// pulledMessage is what the kubelet says of a pull.
+// Source: kubernetes pkg/kubelet/images/image_manager.go@v1.37.2.
+var pulledMessage = regexp.MustCompile(`^Successfully pulled image "([^"]{1,512})" in ([0-9a-zµ.]{1,32}) .*Image size: ([0-9]{1,18}) bytes\.$`)
+
+// pulled is one pull that the kubelet told of.
+type pulled struct {
+	image string
+	took  time.Duration
+	bytes int64
+}
+
+// readPulled reads an event of reason Pulled; false for those that tell of no pull.
+func readPulled(message string) (pulled, bool) {
+	m := pulledMessage.FindStringSubmatch(message)
+	if m == nil {
+		return pulled{}, false
+	}
+	name, err := prepull.Normalize(m[1])
+	if err != nil {
+		return pulled{}, false
+	}
+	took, err := time.ParseDuration(m[2])
+	if err != nil {
+		return pulled{}, false
+	}
+	bytes, err := strconv.ParseInt(m[3], 10, 64)
+	if err != nil {
+		return pulled{}, false
+	}
+	return pulled{image: name, took: took, bytes: bytes}, true
+}
