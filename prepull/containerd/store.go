@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/go-logr/logr"
 
 	"headstart.dev/prepull"
@@ -235,8 +236,8 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("engine %s: %w", e.name(), err))
-		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) {
-			break
+		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) || errors.Is(err, ErrNoRoom) || errdefs.IsUnavailable(err) {
+			break // no engine can help
 		}
 		s.cfg.Log.Info("engine failed", "image", p.name, "engine", e.name(), "reason", err.Error())
 	}
@@ -273,7 +274,8 @@ func (s *Store) rewrite(name string) string {
 
 // classify marks what cannot heal.
 func classify(err error) error {
-	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) || errors.Is(err, layer.ErrHostile) || errors.Is(err, layer.ErrCorrupt) {
+	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) || errors.Is(err, layer.ErrHostile) ||
+		errors.Is(err, layer.ErrCorrupt) || errors.Is(err, registry.ErrCorrupt) {
 		return prepull.Permanent(err)
 	}
 	return err

@@ -153,6 +153,11 @@ func treesOf(ctx context.Context, ctd *testenv.Containerd, refs []string) (strin
 	}
 	defer func() { _ = c.Close() }()
 	ctx = namespaces.WithNamespace(ctx, "k8s.io")
+	ctx, done, err := c.WithLease(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = done(ctx) }()
 	all := sha256.New()
 	for _, ref := range refs {
 		img, err := c.GetImage(ctx, ref)
