@@ -209,13 +209,13 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 	if err != nil {
 		return err
 	}
-	if !there {
-		if err := s.runEngines(ctx, p); err != nil {
-			return err // the lease stays: what was fetched is used by the next attempt
-		}
+	if there {
+		err = p.writeRecords(ctx)
+	} else {
+		err = s.runEngines(ctx, p)
 	}
-	if err := p.writeRecords(ctx); err != nil {
-		return err
+	if err != nil {
+		return err // the lease stays: what was fetched is used by the next attempt
 	}
 	p.progress.complete()
 	return release(ctx)
@@ -232,6 +232,12 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 		}
 		p.progress.engine(e.name())
 		err := e.pull(ctx, p)
+		if err == nil {
+			err = p.writeRecords(ctx)
+		}
+		if checker, ok := e.(selfChecker); ok && err == nil {
+			err = checker.check(ctx, p)
+		}
 		if err == nil {
 			return nil
 		}

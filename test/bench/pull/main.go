@@ -104,7 +104,7 @@ const mib = 1 << 20
 func shapes(which string) (map[string][]images.Spec, []string, error) {
 	all := map[string][]images.Spec{
 		// 8 layers, 400 MB compressed.
-		"webapp": {images.Sized("benchweb", 160*mib, 60*mib, 250*mib, 190*mib, 90*mib, 60*mib, 20*mib, 2*mib)},
+		"webapp": {images.Sized("benchweb", 250*mib, 95*mib, 390*mib, 295*mib, 140*mib, 95*mib, 30*mib, 3*mib)},
 		"ml":     {images.MachineLearning()},
 		"small":  images.Small(30),
 	}
