@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"headstart.dev/cmd/kubectl-headstart/internal/inspect"
+	"headstart.dev/readiness/inspect"
 )
 
 func newStatusCommand() *cobra.Command {

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"headstart.dev/agent/timeline"
-	"headstart.dev/cmd/kubectl-headstart/internal/inspect"
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/inspect"
 )
 
 func newTimelineCommand() *cobra.Command {

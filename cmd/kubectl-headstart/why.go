@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"headstart.dev/cmd/kubectl-headstart/internal/inspect"
 	"headstart.dev/gates"
+	"headstart.dev/readiness/inspect"
 )
 
 func newWhyCommand() *cobra.Command {

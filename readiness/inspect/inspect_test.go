@@ -10,10 +10,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"headstart.dev/agent/timeline"
-	"headstart.dev/cmd/kubectl-headstart/internal/inspect"
 	"headstart.dev/gates"
 	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/inspect"
 	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
 )
 
