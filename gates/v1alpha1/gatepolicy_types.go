@@ -60,6 +60,26 @@ type GatePolicySpec struct {
 	// +kubebuilder:default=Preferred
 	// +optional
 	Placement Placement `json:"placement,omitempty"`
+
+	// warmPool names a WarmPool that brings capacity while pods wait: no autoscaler sees a gated pod, so the pool grows
+	// by what they ask for and shrinks as their gates are lifted. The pool's max and budget still hold.
+	// +optional
+	WarmPool *WarmPoolReference `json:"warmPool,omitempty"`
+}
+
+// WarmPoolReference names a WarmPool.
+type WarmPoolReference struct {
+	// namespace of the WarmPool.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +required
+	Namespace string `json:"namespace"`
+
+	// name of the WarmPool.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +required
+	Name string `json:"name"`
 }
 
 // Requirement is one thing that a pod waits for. Exactly one field is set.
