@@ -5,6 +5,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
+	warmpoolcontroller "headstart.dev/gates/warmpool/controller"
 	prepullcontroller "headstart.dev/prepull/controller"
 	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness"
@@ -22,6 +24,7 @@ type shared struct {
 
 // schemes are the API types that the controllers use: one line a domain.
 var schemes = []func(*runtime.Scheme) error{
+	gatesv1alpha1.AddToScheme,
 	prepullv1alpha1.AddToScheme,
 	readinessv1alpha1.AddToScheme,
 }
@@ -35,5 +38,8 @@ var controllers = map[string]func(ctrl.Manager, shared) error{
 		return readinesscontroller.SetupWithManager(mgr, readinesscontroller.Config{
 			Forms: s.rules, Writers: s.writers, Namespace: s.namespace, Registerer: s.registerer,
 		})
+	},
+	"warmpool": func(mgr ctrl.Manager, s shared) error {
+		return warmpoolcontroller.SetupWithManager(mgr, warmpoolcontroller.Config{Registerer: s.registerer})
 	},
 }

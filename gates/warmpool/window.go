@@ -108,6 +108,9 @@ func (w *Window) Advance(at time.Time, lead time.Duration) {
 	}
 }
 
+// Rebase forgets the demand of the last lead time: what is observed next is measured anew, and is no rise.
+func (w *Window) Rebase() { w.points = nil }
+
 // Hours returns what was observed, oldest first.
 func (w *Window) Hours() []Hour { return slices.Clone(w.hours) }
 

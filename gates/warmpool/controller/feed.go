@@ -1,0 +1,70 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+)
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+// feed leads watches into the model and the model's findings into the queue. As a source it starts with the controller,
+// so on the leader alone, and no pool is reconciled before the model has seen all that was there.
+type feed struct {
+	cache   cache.Cache
+	watches []watch
+	synced  []toolscache.InformerSynced
+	queue   atomic.Pointer[queue]
+}
+
+type watch struct {
+	object  client.Object
+	handler toolscache.ResourceEventHandler
+}
+
+var _ source.TypedSyncingSource[reconcile.Request] = (*feed)(nil)
+
+func (f *feed) watch(object client.Object, handler toolscache.ResourceEventHandler) {
+	f.watches = append(f.watches, watch{object, handler})
+}
+
+// Start begins to feed. It does not block beyond the making of the informers.
+func (f *feed) Start(ctx context.Context, q queue) error {
+	f.queue.Store(&q)
+	for _, w := range f.watches {
+		informer, err := f.cache.GetInformer(ctx, w.object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", w.object, err)
+		}
+		registration, err := informer.AddEventHandler(w.handler)
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", w.object, err)
+		}
+		f.synced = append(f.synced, registration.HasSynced)
+	}
+	return nil
+}
+
+// WaitForSync blocks until the model has seen all that was there.
+func (f *feed) WaitForSync(ctx context.Context) error {
+	if !toolscache.WaitForCacheSync(ctx.Done(), f.synced...) {
+		return errors.New("fill the model of warm pools: stopped before all was seen")
+	}
+	return nil
+}
+
+// enqueue never blocks: the queue folds what is in it already.
+func (f *feed) enqueue(pool types.NamespacedName) {
+	if q := f.queue.Load(); q != nil {
+		(*q).Add(reconcile.Request{NamespacedName: pool})
+	}
+}

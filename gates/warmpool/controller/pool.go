@@ -1,0 +1,201 @@
+package controller
+
+import (
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/gates/warmpool"
+)
+
+// pool is what the model keeps of a WarmPool. Guarded by the model's lock.
+type pool struct {
+	key     types.NamespacedName
+	backend v1alpha1.WarmPoolBackend
+	target  target
+
+	sizer *warmpool.Sizer
+	// leads are from a replica asked for to warm on a node that was bought for it, refills from a replica taken to the
+	// next one ready, coldStarts and warmStarts of the workload's own pods.
+	leads, refills, coldStarts, warmStarts warmpool.Times
+
+	demand, gated map[types.UID]int64 // what each pod asks for, in micro replicas
+	demandSum     int64
+	gatedSum      int64
+	replicas      map[types.UID]*replica
+	taken         []time.Time // replicas that were taken and not yet made up for
+	consumed      int64
+	cost          cost
+	desired       int32
+	waiting       map[types.UID]*nomination
+	nudges        int64
+}
+
+// target is what decides which pods and nodes concern a pool.
+type target struct {
+	shape        amounts
+	nodeSelector map[string]string
+	// workload chooses the pods whose demand counts; nil is every pod that the pool's nodes could be for.
+	workload  labels.Selector
+	namespace string
+	warmth    warmth
+}
+
+// replica is a pause pod.
+type replica struct {
+	created       time.Time
+	ready, warm   bool
+	sawCold       bool // it was seen before it was ready, so its start can be measured
+	counted       bool // as consumed
+	everWarm      bool
+	onNewerNode   bool
+	takenMeasured bool
+}
+
+// cost adds up what the pool has cost: the sum up to at, and what an hour costs since.
+type cost struct {
+	Sum     float64   `json:"sum"`
+	At      time.Time `json:"at"`
+	PerHour float64   `json:"perHour"`
+}
+
+// total is the cost until now.
+func (c cost) total(now time.Time) float64 {
+	if c.At.IsZero() || now.Before(c.At) {
+		return c.Sum
+	}
+	return c.Sum + c.PerHour*now.Sub(c.At).Hours()
+}
+
+// change ends one price and begins another.
+func (c *cost) change(now time.Time, perHour float64) {
+	if perHour == c.PerHour && !c.At.IsZero() {
+		return
+	}
+	c.Sum, c.At, c.PerHour = c.total(now), now, perHour
+}
+
+func (p *pool) pausePods() bool { return p.backend == v1alpha1.BackendPausePods }
+
+// lead is how early capacity is ordered. Whole seconds: the clock of the objects it is measured on has no finer.
+func (p *pool) lead() time.Duration {
+	return p.leads.Quantile(0.95, warmpool.DefaultLead).Truncate(time.Second) + time.Second
+}
+
+// podChanged takes in a new or changed pod and reports whether the pool must look.
+func (p *pool) podChanged(m *model, now time.Time, old, v *podView) bool {
+	if v.replicaOf == p.key {
+		return p.replicaChanged(m, now, v)
+	}
+	p.measureStart(m, now, old, v)
+	changed := p.count(m, now, v)
+	changed = p.nominate(m, now, v) || changed
+	return changed || (!p.pausePods() && v.node != "" && p.hosts(m.nodes[v.node]))
+}
+
+// podGone takes in a deletion.
+func (p *pool) podGone(m *model, now time.Time, v *podView, preempted bool) bool {
+	if v.replicaOf == p.key {
+		r := p.replicas[v.uid]
+		if r == nil {
+			return false
+		}
+		p.consume(now, r, preempted || v.preempted)
+		delete(p.replicas, v.uid)
+		return true
+	}
+	gone := *v
+	gone.over = true
+	changed := p.count(m, now, &gone)
+	delete(p.demand, v.uid)
+	delete(p.gated, v.uid)
+	delete(p.waiting, v.uid)
+	return changed || (!p.pausePods() && v.node != "" && p.hosts(m.nodes[v.node]))
+}
+
+func (p *pool) nodeChanged(m *model, now time.Time, v *nodeView, moved bool) bool {
+	changed := !p.pausePods() && p.hosts(v)
+	for _, pod := range m.on[v.name] {
+		if pod.replicaOf == p.key {
+			changed = p.replicaChanged(m, now, pod) || changed
+		} else if moved {
+			changed = p.count(m, now, pod) || changed
+		}
+	}
+	return changed
+}
+
+// count brings a pod's share of the demand up to date and reports whether the sums changed.
+func (p *pool) count(m *model, now time.Time, v *podView) bool {
+	wants, waits := int64(0), int64(0)
+	if !v.over && !v.daemon && v.replicaOf == (types.NamespacedName{}) {
+		size := v.requests.replicas(p.target.shape)
+		if p.asks(m, v) {
+			wants = size
+		}
+		if v.node == "" && slices.ContainsFunc(v.gates, func(gate string) bool { return slices.Contains(m.gates[gate], p.key) }) {
+			waits = size
+		}
+	}
+	changed := false
+	if difference := waits - p.gated[v.uid]; difference != 0 {
+		p.gatedSum += difference
+		set(p.gated, v.uid, waits)
+		changed = true
+	}
+	if difference := wants - p.demand[v.uid]; difference != 0 {
+		p.demandSum += difference
+		set(p.demand, v.uid, wants)
+		p.sizer.Observe(now, float64(p.demandSum)/micro, p.lead())
+		changed = true
+	}
+	return changed
+}
+
+func set(counts map[types.UID]int64, uid types.UID, count int64) {
+	if count == 0 {
+		delete(counts, uid)
+		return
+	}
+	counts[uid] = count
+}
+
+// asks reports whether a pod is of the workload that the pool is for: by the workload's selector, else by where it runs
+// or says that it wants to.
+func (p *pool) asks(m *model, v *podView) bool {
+	if p.target.workload != nil {
+		return v.key.Namespace == p.target.namespace && p.target.workload.Matches(labels.Set(v.labels))
+	}
+	if v.node != "" {
+		return p.hosts(m.nodes[v.node])
+	}
+	return includes(v.nodeSelector, p.target.nodeSelector)
+}
+
+func (p *pool) hosts(n *nodeView) bool {
+	return n != nil && includes(n.labels, p.target.nodeSelector)
+}
+
+// recount counts every pod anew, after the pool or the gates changed, and reports whether the sums changed.
+func (p *pool) recount(m *model) bool {
+	before, waited := p.demandSum, p.gatedSum
+	p.demand, p.gated, p.demandSum, p.gatedSum = map[types.UID]int64{}, map[types.UID]int64{}, 0, 0
+	for _, v := range m.pods {
+		if v.over || v.daemon || v.replicaOf != (types.NamespacedName{}) {
+			continue
+		}
+		size := v.requests.replicas(p.target.shape)
+		if p.asks(m, v) {
+			p.demand[v.uid] = size
+			p.demandSum += size
+		}
+		if v.node == "" && slices.ContainsFunc(v.gates, func(gate string) bool { return slices.Contains(m.gates[gate], p.key) }) {
+			p.gated[v.uid] = size
+			p.gatedSum += size
+		}
+	}
+	return before != p.demandSum || waited != p.gatedSum
+}

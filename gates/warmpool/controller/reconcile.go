@@ -1,0 +1,347 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/gates/warmpool"
+)
+
+const (
+	// reconcileTimeout bounds all calls of one reconcile.
+	reconcileTimeout = 30 * time.Second
+	// unavailableRetry is how often a backend that lacks something is tried again: a person has to act first.
+	unavailableRetry = time.Minute
+	// statusPeriod is the least time between two writes of one status.
+	statusPeriod = time.Second
+)
+
+type reconciler struct {
+	client          client.Client
+	live            client.Reader
+	now             func() time.Time
+	model           *model
+	backends        map[v1alpha1.WarmPoolBackend]backend
+	metrics         *metrics
+	events          recorder
+	log             logr.Logger
+	prepullPolicies bool
+
+	mu      sync.Mutex
+	written map[types.NamespacedName]*written
+}
+
+// written is what was last written for a pool. Only the one worker that has the pool in hand touches its fields.
+type written struct {
+	uid        types.UID
+	generation int64 // that the model's pool was made from
+	statusAt   time.Time
+	stateAt    time.Time
+	stateKey   string
+	trouble    string
+}
+
+var _ reconcile.Reconciler = (*reconciler)(nil)
+
+// Reconcile brings one pool to its size.
+//
+//	error set                  retried with back-off
+//	the backend is unavailable tried again in unavailableRetry
+//	otherwise                  looked at again when its size can change by itself, or a held-back write is due
+func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (ctrl.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	defer cancel()
+	var wp v1alpha1.WarmPool
+	if err := r.client.Get(ctx, req.NamespacedName, &wp); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, fmt.Errorf("read warm pool: %w", err)
+	}
+	if wp.DeletionTimestamp != nil {
+		r.forget(req.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+	result, err := r.reconcile(ctx, &wp)
+	if apierrors.IsConflict(err) {
+		// Somebody wrote between the cache and us; the watch brings the newer object in a moment.
+		return ctrl.Result{RequeueAfter: statusPeriod}, nil
+	}
+	return result, err
+}
+
+func (r *reconciler) reconcile(ctx context.Context, wp *v1alpha1.WarmPool) (ctrl.Result, error) {
+	w := r.writtenOf(wp)
+	out := outcome{limit: warmpool.LimitNone}
+	shape, err := r.prepare(ctx, wp, w, &out)
+	var lacks *unavailableError
+	switch {
+	case errors.As(err, &lacks):
+		out.accepted = lacks
+	case err != nil:
+		return ctrl.Result{}, err
+	default:
+		if err := r.size(ctx, wp, shape, &out); err != nil {
+			out.backend = err
+		}
+	}
+	nudgeWait, err := r.nudge(ctx, wp)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	wait, err := r.writeStatus(ctx, wp, w, out)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	wait = soonest(wait, nudgeWait)
+	storeWait, err := r.keep(ctx, wp, w)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	r.report(wp, w, out)
+	if out.backend != nil && !errors.As(out.backend, &lacks) {
+		return ctrl.Result{}, out.backend
+	}
+	if out.accepted != nil || out.backend != nil {
+		return ctrl.Result{RequeueAfter: soonest(unavailableRetry, wait, storeWait)}, nil
+	}
+	return ctrl.Result{RequeueAfter: soonest(max(time.Millisecond, out.wake.Sub(r.now())), wait, storeWait)}, nil
+}
+
+// outcome is what one reconcile found.
+type outcome struct {
+	accepted *unavailableError // the spec cannot be followed
+	backend  error             // the backend could not hold the size
+	notes    string            // what a person should know although all is well
+	sized    bool
+	decision warmpool.Decision
+	limit    warmpool.Limit
+	next     *warmpool.Change
+	wake     time.Time
+}
+
+// prepare brings the model's pool up to the spec: a new generation, a workload that changed its size, other images.
+func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *written, out *outcome) (corev1.ResourceList, error) {
+	cfg, err := warmpool.NewConfig(wp.Spec)
+	if err != nil {
+		return nil, unavailable(reasonInvalid, "%v", err)
+	}
+	shape, selector, err := r.shape(ctx, wp)
+	if err != nil {
+		return nil, err
+	}
+	warm, note, err := r.warmth(ctx, wp)
+	if err != nil {
+		return nil, err
+	}
+	out.notes = note
+	wanted := target{
+		shape: newAmounts(shape), nodeSelector: wp.Spec.Template.NodeSelector, workload: selector, namespace: wp.Namespace, warmth: warm,
+	}
+	if w.generation != wp.Generation {
+		if err := r.releaseOthers(ctx, wp); err != nil {
+			return nil, err
+		}
+	}
+	if w.generation == wp.Generation && r.model.sameTarget(client.ObjectKeyFromObject(wp), wanted) {
+		return shape, nil
+	}
+	if err := r.adopt(ctx, wp, w, cfg, wanted); err != nil {
+		return nil, err
+	}
+	w.generation = wp.Generation
+	return shape, nil
+}
+
+// adopt has the model take the pool over: one that continues what this process, or an earlier one, has learned.
+func (r *reconciler) adopt(ctx context.Context, wp *v1alpha1.WarmPool, w *written, cfg warmpool.Config, wanted target) error {
+	key := client.ObjectKeyFromObject(wp)
+	var kept state
+	var err error
+	if !r.model.with(key, func(*pool) {}) {
+		if kept, err = load(ctx, r.live, r.log, wp); err != nil {
+			return err
+		}
+		kept.Consumed = max(kept.Consumed, wp.Status.Consumed)
+	}
+	r.model.adopt(key, func(have *pool) *pool {
+		if have != nil && w.generation == wp.Generation {
+			have.target = wanted
+			return have
+		}
+		p := &pool{
+			key: key, backend: backendOf(wp), target: wanted, sizer: warmpool.NewSizer(cfg), demand: map[types.UID]int64{},
+			gated: map[types.UID]int64{}, replicas: map[types.UID]*replica{}, waiting: map[types.UID]*nomination{}, desired: wp.Status.Desired,
+		}
+		if have != nil {
+			kept, _, err = have.state(wp.UID)
+			p.replicas, p.taken, p.desired, p.waiting, p.nudges = have.replicas, have.taken, have.desired, have.waiting, have.nudges
+		}
+		p.restore(kept, r.now())
+		if have == nil {
+			// A restart at which nothing changed has nothing to write.
+			_, w.stateKey, err = p.state(wp.UID)
+		}
+		return p
+	})
+	return err
+}
+
+func backendOf(wp *v1alpha1.WarmPool) v1alpha1.WarmPoolBackend {
+	if wp.Spec.Backend == "" {
+		return v1alpha1.BackendPausePods
+	}
+	return wp.Spec.Backend
+}
+
+func (m *model) sameTarget(key types.NamespacedName, wanted target) bool {
+	same := false
+	m.with(key, func(p *pool) {
+		t := p.target
+		same = equality.Semantic.DeepEqual(t.shape, wanted.shape) && equality.Semantic.DeepEqual(t.nodeSelector, wanted.nodeSelector) &&
+			selectorText(t.workload) == selectorText(wanted.workload) && equality.Semantic.DeepEqual(t.warmth.images, wanted.warmth.images) &&
+			t.warmth.rule == wanted.warmth.rule && t.warmth.unknown == wanted.warmth.unknown && t.warmth.wantImages == wanted.warmth.wantImages
+	})
+	return same
+}
+
+func selectorText(s labels.Selector) string {
+	if s == nil {
+		return "-"
+	}
+	return s.String()
+}
+
+// releaseOthers removes what another backend of this pool may have left, at a new generation or after a restart.
+func (r *reconciler) releaseOthers(ctx context.Context, wp *v1alpha1.WarmPool) error {
+	for kind, other := range r.backends {
+		if kind != backendOf(wp) {
+			if err := other.release(ctx, wp); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// size decides and has the backend hold it.
+func (r *reconciler) size(ctx context.Context, wp *v1alpha1.WarmPool, shape corev1.ResourceList, out *outcome) error {
+	key, now := client.ObjectKeyFromObject(wp), r.now()
+	req := request{shape: shape, surplus: func(keep int) []types.NamespacedName { return r.model.surplus(key, keep) }}
+	r.model.with(key, func(p *pool) {
+		lead, gated := p.lead(), float64(p.gatedSum)/micro
+		out.decision = p.sizer.Decide(now, lead, gated)
+		out.limit, out.wake, out.sized = out.decision.Limit, p.sizer.Wake(now, lead), true
+		if next, ok := p.sizer.NextChange(now, lead, gated); ok {
+			out.next = &next
+		}
+		if p.desired != out.decision.Replicas {
+			r.log.Info("warm pool changes size", "warmPool", klog.KObj(wp), "from", p.desired, "to", out.decision.Replicas, "reason", out.decision.Reason)
+		}
+		p.desired = out.decision.Replicas
+		p.cost.change(now, p.sizer.Config().CostPerReplicaHour*float64(p.desired))
+		req.busy, req.pause = p.busyNodes(r.model), p.pauseImage(r.model)
+	})
+	req.replicas = out.decision.Replicas
+	return r.backends[backendOf(wp)].apply(ctx, wp, req)
+}
+
+// pauseImage is the sandbox image that most of the pool's nodes have.
+func (p *pool) pauseImage(m *model) string {
+	votes, best := map[string]int{}, ""
+	for _, n := range m.nodes {
+		if n.pause == "" || !p.hosts(n) {
+			continue
+		}
+		votes[n.pause]++
+		if best == "" || votes[n.pause] > votes[best] || votes[n.pause] == votes[best] && n.pause < best {
+			best = n.pause
+		}
+	}
+	return best
+}
+
+// keep writes what must survive a restart, when it changed and a minute after the last time; it returns how long a write
+// that is due has to wait, 0 for none.
+func (r *reconciler) keep(ctx context.Context, wp *v1alpha1.WarmPool, w *written) (time.Duration, error) {
+	var s state
+	var key string
+	var err error
+	if !r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) { s, key, err = p.state(wp.UID) }) || err != nil || key == w.stateKey {
+		return 0, err
+	}
+	now := r.now()
+	if due := w.stateAt.Add(storePeriod); !w.stateAt.IsZero() && now.Before(due) {
+		return due.Sub(now), nil
+	}
+	if err := save(ctx, r.client, wp, s); err != nil {
+		return 0, err
+	}
+	w.stateKey, w.stateAt = key, now
+	return 0, nil
+}
+
+// report tells of trouble once.
+func (r *reconciler) report(wp *v1alpha1.WarmPool, w *written, out outcome) {
+	trouble := out.accepted
+	if trouble == nil {
+		trouble, _ = errors.AsType[*unavailableError](out.backend)
+	}
+	if trouble == nil {
+		w.trouble = ""
+		return
+	}
+	if w.trouble != trouble.reason+trouble.message {
+		w.trouble = trouble.reason + trouble.message
+		r.events.trouble(wp, trouble.reason, trouble.message)
+	}
+}
+
+func (r *reconciler) writtenOf(wp *v1alpha1.WarmPool) *written {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := client.ObjectKeyFromObject(wp)
+	if r.written == nil {
+		r.written = map[types.NamespacedName]*written{}
+	}
+	if w := r.written[key]; w != nil && w.uid == wp.UID {
+		return w
+	}
+	r.model.drop(key)
+	r.written[key] = &written{uid: wp.UID}
+	return r.written[key]
+}
+
+func (r *reconciler) forget(key types.NamespacedName) {
+	r.mu.Lock()
+	delete(r.written, key)
+	r.mu.Unlock()
+	r.model.drop(key)
+}
+
+// soonest is the smallest of the times that are set.
+func soonest(times ...time.Duration) time.Duration {
+	least := time.Duration(0)
+	for _, t := range times {
+		if t > 0 && (least == 0 || t < least) {
+			least = t
+		}
+	}
+	return least
+}

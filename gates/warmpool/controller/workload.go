@@ -1,0 +1,117 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/prepull"
+	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
+)
+
+const (
+	kindDeployment  = "Deployment"
+	kindStatefulSet = "StatefulSet"
+	kindReplicaSet  = "ReplicaSet"
+)
+
+// shape returns what one replica requests, and for a workload its selector.
+func (r *reconciler) shape(ctx context.Context, wp *v1alpha1.WarmPool) (corev1.ResourceList, labels.Selector, error) {
+	ref := wp.Spec.Shape.ScalableRef
+	if ref == nil {
+		return wp.Spec.Shape.Resources, nil, nil
+	}
+	var template *corev1.PodTemplateSpec
+	var selector *metav1.LabelSelector
+	key := types.NamespacedName{Namespace: wp.Namespace, Name: ref.Name}
+	get := func(object client.Object) error { return r.client.Get(ctx, key, object) }
+	var err error
+	switch ref.Kind {
+	case kindDeployment:
+		var workload appsv1.Deployment
+		err = get(&workload)
+		template, selector = &workload.Spec.Template, workload.Spec.Selector
+	case kindStatefulSet:
+		var workload appsv1.StatefulSet
+		err = get(&workload)
+		template, selector = &workload.Spec.Template, workload.Spec.Selector
+	case kindReplicaSet:
+		var workload appsv1.ReplicaSet
+		err = get(&workload)
+		template, selector = &workload.Spec.Template, workload.Spec.Selector
+	default:
+		return nil, nil, unavailable(reasonNoWorkload, "shape.scalableRef.kind %q: want Deployment, StatefulSet or ReplicaSet", ref.Kind)
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, nil, unavailable(reasonNoWorkload, "%s %q, which shape.scalableRef names, is not in namespace %q", ref.Kind, ref.Name, wp.Namespace)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read %s %q: %w", ref.Kind, ref.Name, err)
+	}
+	pods, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return nil, nil, unavailable(reasonNoWorkload, "%s %q has a selector that cannot be read: %v", ref.Kind, ref.Name, err)
+	}
+	requests := requestsOf(&corev1.Pod{Spec: template.Spec})
+	if len(newAmounts(requests)) == 0 {
+		return nil, nil, unavailable(reasonNoWorkload, "the pods of %s %q request nothing: a replica of no size holds no room; give them requests, or set shape.resources", ref.Kind, ref.Name)
+	}
+	return requests, pods, nil
+}
+
+// warmth returns what makes a node warm for the pool. A policy that cannot be found makes every node cold, and says so.
+func (r *reconciler) warmth(ctx context.Context, wp *v1alpha1.WarmPool) (warmth, string, error) {
+	if wp.Spec.Warm == nil {
+		return warmth{}, "", nil
+	}
+	w := warmth{rule: wp.Spec.Warm.Rule}
+	name := wp.Spec.Warm.Prepull
+	if name == "" {
+		return w, "", nil
+	}
+	w.wantImages = true
+	if !r.prepullPolicies {
+		w.unknown = true
+		return w, "nothing is warm: the cluster has no PrepullPolicy CRD", nil
+	}
+	var policy prepullv1alpha1.PrepullPolicy
+	err := r.client.Get(ctx, types.NamespacedName{Name: name}, &policy)
+	if apierrors.IsNotFound(err) {
+		w.unknown = true
+		return w, fmt.Sprintf("nothing is warm: PrepullPolicy %q, which warm.prepull names, does not exist", name), nil
+	}
+	if err != nil {
+		return w, "", fmt.Errorf("read PrepullPolicy %q: %w", name, err)
+	}
+	w.images = imagesOf(&policy)
+	return w, "", nil
+}
+
+// imagesOf lists the images that a policy has nodes pull: what its controller made of it, or, until it has, its list.
+func imagesOf(policy *prepullv1alpha1.PrepullPolicy) []prepull.InventoryImage {
+	var images []prepull.InventoryImage
+	add := func(ref, digest string) {
+		if name, err := prepull.Normalize(ref); err == nil {
+			images = append(images, prepull.InventoryImage{Name: name, Digest: prepull.DigestPrefix(digest)})
+		}
+	}
+	for _, image := range policy.Status.Images {
+		if image.LeftOut == "" {
+			add(image.Image, image.Digest)
+		}
+	}
+	if policy.Status.ObservedGeneration != policy.Generation || len(policy.Status.Images) == 0 {
+		for _, image := range policy.Spec.Images {
+			add(image.Image, "")
+		}
+	}
+	return images
+}
