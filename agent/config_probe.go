@@ -60,6 +60,9 @@ type Probe struct {
 	KubeletDir string `json:"kubeletDir,omitempty"`
 	// MinDevices (gpu, efa) is how many devices must work; 0 means as many as the PCI bus shows.
 	MinDevices int `json:"minDevices,omitempty"`
+	// DevicePlugin (gpu) says that a device plugin hands the GPUs to the kubelet, and that pods get none before it does;
+	// false where a DRA driver hands them out. The default is true.
+	DevicePlugin *bool `json:"devicePlugin,omitempty"`
 	// Unit (systemd) is the unit that must be active.
 	Unit string `json:"unit,omitempty"`
 	// URL (http) must answer 200 to 399.

@@ -58,11 +58,11 @@ func Parse(raw []byte) (Config, error) {
 	return cfg, nil
 }
 
-// Default is the config of an agent that was given no file: it probes the CNI plugin and pulls nothing.
+// Default is the config of an agent that was given no file: it probes the CNI plugin and the GPUs, and pulls nothing.
 func Default() Config {
 	cfg := Config{
 		APIVersion: APIVersion, Kind: Kind,
-		Probes: []Probe{{Name: "cni", Type: ProbeCNI}},
+		Probes: []Probe{{Name: "cni", Type: ProbeCNI}, {Name: "gpu", Type: ProbeGPU}},
 	}
 	cfg.setDefaults()
 	return cfg

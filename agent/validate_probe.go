@@ -23,7 +23,7 @@ var reservedNames = map[string]ProbeType{"cni": ProbeCNI, "csi": ProbeCSI, "gpu"
 func (p *Probe) ownFields() map[string]bool {
 	return map[string]bool{
 		"plugin": p.Plugin != "", "confDir": p.ConfDir != "", "drivers": len(p.Drivers) > 0, "kubeletDir": p.KubeletDir != "",
-		"minDevices": p.MinDevices != 0, "unit": p.Unit != "", "url": p.URL != "", "address": p.Address != "",
+		"minDevices": p.MinDevices != 0, "devicePlugin": p.DevicePlugin != nil, "unit": p.Unit != "", "url": p.URL != "", "address": p.Address != "",
 		"service": p.Service != "", "path": p.Path != "", "command": len(p.Command) > 0, "allowExec": p.AllowExec,
 	}
 }
@@ -32,7 +32,7 @@ func (p *Probe) ownFields() map[string]bool {
 var fieldsOfType = map[ProbeType][]string{
 	ProbeCNI:     {"plugin", "confDir"},
 	ProbeCSI:     {"drivers", "kubeletDir"},
-	ProbeGPU:     {"minDevices", "kubeletDir"},
+	ProbeGPU:     {"minDevices", "kubeletDir", "devicePlugin"},
 	ProbeEFA:     {"minDevices"},
 	ProbeSystemd: {"unit"},
 	ProbeHTTP:    {"url"},

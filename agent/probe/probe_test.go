@@ -20,7 +20,12 @@ import (
 	"headstart.dev/agent/probe"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == nvmlChild {
+		os.Exit(runNVMLChild(os.Args[2:]))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // shortLook is long enough for anything on loopback, and short enough to wait for what hangs.
 const shortLook = 300 * time.Millisecond

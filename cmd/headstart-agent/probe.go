@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"headstart.dev/agent"
 	"headstart.dev/agent/probe"
+	"headstart.dev/agent/probe/nvml"
 )
 
 // probeResult is one line of the output of the probe command.
@@ -23,7 +25,7 @@ type probeResult struct {
 var errNotReady = errors.New("not everything is ready")
 
 func newProbeCommand() *cobra.Command {
-	var config string
+	var config, nvmlMode string
 	cmd := &cobra.Command{
 		Use:   "probe cni|csi|gpu|all",
 		Short: "Runs probes once and prints what they found as JSON",
@@ -39,6 +41,9 @@ func newProbeCommand() *cobra.Command {
 		},
 		ValidArgs: []string{"cni", "csi", "gpu", "all"},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if nvmlMode != "" {
+				return runNVML(cmd, nvmlMode)
+			}
 			cfg, err := agent.Load(config)
 			if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
 				cfg, err = agent.Default(), nil
@@ -68,7 +73,20 @@ func newProbeCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", defaultConfig, "the agent's config `file`")
+	cmd.Flags().StringVar(&nvmlMode, strings.TrimPrefix(agent.NVMLFlag, "--"), "", "what the agent runs itself with as a child")
+	_ = cmd.Flags().MarkHidden(strings.TrimPrefix(agent.NVMLFlag, "--"))
 	return cmd
+}
+
+// runNVML is the child process that loads NVIDIA's library: it may hang or crash.
+func runNVML(cmd *cobra.Command, mode string) error {
+	switch mode {
+	case agent.NVMLReport:
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(nvml.Read(""))
+	case agent.NVMLEvents:
+		return nvml.Follow(cmd.Context(), "", cmd.OutOrStdout())
+	}
+	return usageError{fmt.Errorf("%s %q: write %s or %s", agent.NVMLFlag, mode, agent.NVMLReport, agent.NVMLEvents)}
 }
 
 // probeOnce runs the probes of a family, or all.

@@ -1,0 +1,44 @@
+package probe
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+
+	podresourcesapi "k8s.io/kubelet/pkg/apis/podresources/v1"
+)
+
+// maxNamedDevices keeps a kubelet's answer from being read without end.
+const maxNamedDevices = 1 << 16
+
+// checkDevicePlugin asks the kubelet what it has to hand out, because that is what pods get.
+func (p *GPU) checkDevicePlugin(ctx context.Context) Result {
+	address := "unix://" + filepath.Join(p.KubeletDir, "pod-resources", "kubelet.sock")
+	conn, err := dialGRPC(ctx, address)
+	if err != nil {
+		return notReady(ReasonDevicePluginNotReady, "the kubelet cannot be asked yet: %s", dialFailure(address, err).Message)
+	}
+	defer func() { _ = conn.Close() }()
+	answer, err := podresourcesapi.NewPodResourcesListerClient(conn).GetAllocatableResources(ctx, &podresourcesapi.AllocatableResourcesRequest{})
+	if err != nil {
+		return grpcFailure(address, err)
+	}
+	if countAllocatable(answer, "nvidia.com/") == 0 {
+		return notReady(ReasonDevicePluginNotReady, "the kubelet has no nvidia.com devices to hand out: the device plugin is not ready")
+	}
+	return ready("")
+}
+
+// countAllocatable counts the devices whose resource name has a prefix. With MIG or time-slicing there are more than GPUs.
+func countAllocatable(answer *podresourcesapi.AllocatableResourcesResponse, prefix string) int {
+	count := 0
+	for _, devices := range answer.GetDevices() {
+		if strings.HasPrefix(devices.GetResourceName(), prefix) {
+			count += len(devices.GetDeviceIds())
+		}
+		if count >= maxNamedDevices {
+			break
+		}
+	}
+	return count
+}
