@@ -8,6 +8,9 @@ import "time"
 type Image struct {
 	// Ref is the image as a pod would name it; it is normalised as the CRI does (nginx -> docker.io/library/nginx:latest).
 	Ref string `json:"image"`
+	// AtDigest is what Ref stands for ("sha256:..."), where somebody has looked that up for all nodes: exactly this is
+	// pulled, under the name of Ref. Empty: the registry is asked.
+	AtDigest string `json:"-"`
 	// Priority orders images: higher first.
 	Priority int32 `json:"priority,omitempty"`
 	// Required images are those that headstart.dev/ImagesReady waits for.

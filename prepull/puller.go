@@ -141,9 +141,12 @@ func (p *Puller) SetImages(images []Image) {
 		case pl.status.Image == img:
 			continue
 		default:
-			if pl.status.Pin != img.Pin && pl.started {
-				// Only a new pull writes or drops a pin; it fetches nothing.
-				pl.cancel()
+			moved := img.AtDigest != "" && img.AtDigest != pl.status.AtDigest && img.AtDigest != pl.status.Digest
+			if (pl.status.Pin != img.Pin || moved) && (pl.started || pl.status.State == StateFailed) {
+				// Only a new pull writes or drops a pin, which fetches nothing, or brings what the tag names now.
+				if pl.cancel != nil {
+					pl.cancel()
+				}
 				pl = &pull{status: firstStatus(img)}
 				p.pulls[name] = pl
 			}
@@ -230,6 +233,7 @@ func merge(images []Image) map[string]Image {
 			img.Priority = max(img.Priority, other.Priority)
 			img.Required = img.Required || other.Required
 			img.Pin = img.Pin || other.Pin
+			img.AtDigest = cmp.Or(other.AtDigest, img.AtDigest)
 		}
 		wanted[name] = img
 	}

@@ -1,6 +1,7 @@
 package prepull_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -48,7 +49,7 @@ func (m *memStore) Pull(ctx context.Context, img prepull.Image, report func(prep
 	if err != nil {
 		return prepull.Result{}, err
 	}
-	pr := prepull.Progress{Digest: "sha256:abc", Engine: "direct", FetchedBytes: 5, DoneBytes: 5, TotalBytes: 10}
+	pr := prepull.Progress{Digest: cmp.Or(img.AtDigest, "sha256:abc"), Engine: "direct", FetchedBytes: 5, DoneBytes: 5, TotalBytes: 10}
 	report(pr)
 	pr.FetchedBytes, pr.DoneBytes = 10, 10
 	m.mu.Lock()
@@ -177,5 +178,28 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		statuses, err := p.Wait(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, prepull.StatePulling, statuses[0].State)
+	})
+}
+
+func TestSetImagesPullsAnewWhatATagHasMovedTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "app:v1"}}})
+		defer stop()
+		at := func(digest string) []prepull.Image { return []prepull.Image{{Ref: "app:v1", AtDigest: digest}} }
+		pulls := func() int {
+			synctest.Wait()
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			return store.pulls["docker.io/library/app:v1"]
+		}
+		first := pulls()
+		require.Equal(t, "sha256:abc", p.Status()[0].Digest)
+		p.SetImages(at("sha256:abc"))
+		require.Equal(t, first, pulls(), "the digest that is there already needs no pull")
+		p.SetImages(at("sha256:def"))
+		require.Equal(t, first+1, pulls(), "another one does")
+		p.SetImages(at("sha256:def"))
+		require.Equal(t, first+1, pulls())
 	})
 }

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"strings"
 
 	"github.com/containerd/platforms"
 
@@ -51,8 +52,14 @@ type pull struct {
 
 // resolve asks the registry what the name stands for.
 func (p *pull) resolve(ctx context.Context) error {
+	source := p.source
+	if p.image.AtDigest != "" {
+		// Of name:tag@digest the digest is fetched; name:tag stays the name of the record.
+		name, _, _ := strings.Cut(source, "@")
+		source = name + "@" + p.image.AtDigest
+	}
 	var err error
-	p.resolved, err = p.node.registry.Resolve(ctx, p.source, platforms.Default())
+	p.resolved, err = p.node.registry.Resolve(ctx, source, platforms.Default())
 	if err != nil {
 		return err
 	}
