@@ -14,6 +14,7 @@ import (
 	"headstart.dev/agent/internal/kubelet"
 	"headstart.dev/agent/internal/nodestatus"
 	"headstart.dev/agent/internal/systemd"
+	"headstart.dev/agent/policy"
 	"headstart.dev/agent/probe"
 	"headstart.dev/agent/timeline"
 	"headstart.dev/prepull"
@@ -26,6 +27,8 @@ const TimelineFile = "timeline.json"
 // the Observer that it was made with.
 type Puller interface {
 	Run(ctx context.Context) error
+	// SetImages replaces what is wanted; what is wanted no longer is given up.
+	SetImages(images []prepull.Image)
 }
 
 // Options are what an Agent is made of.
@@ -49,6 +52,7 @@ type Agent struct {
 	state     *state
 	probes    []Prober
 	puller    Puller
+	policies  *policy.Watcher // nil where nothing is pulled
 	publisher *nodestatus.Publisher
 	settled   chan struct{}
 }
@@ -85,11 +89,13 @@ func New(options Options) (*Agent, error) {
 		}
 	}
 	a.state.changed = func() { a.publisher.Notify(); a.state.progress() }
-	if options.NewPuller != nil && len(a.config.Images) > 0 {
-		if a.puller, err = options.NewPuller(a.state.observeImage); err != nil {
-			return nil, err
-		}
+	if options.NewPuller == nil || len(a.config.Images) == 0 && !nodestatus.Configured(a.target()) {
+		return a, nil
 	}
+	if a.puller, err = options.NewPuller(a.state.observeImage); err != nil {
+		return nil, err
+	}
+	a.followPolicies()
 	return a, nil
 }
 
@@ -186,9 +192,12 @@ func (a *Agent) target() nodestatus.Target {
 }
 
 func (a *Agent) publish(ctx context.Context) {
+	watch := a.policyWatch(ctx)
+	defer watch(nil)
 	a.publisher.Serve(ctx, a.target(), func(c nodestatus.Connected) {
 		a.log.Info("publishing", "node", c.Name, "identity", c.Identity)
 		a.state.recorder.SetNode(c.Name)
+		watch(c.Config)
 	})
 }
 

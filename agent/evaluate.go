@@ -65,6 +65,9 @@ func inventory(images []prepull.ImageStatus) prepull.Inventory {
 	for _, image := range byPriority(images) {
 		entry := prepull.InventoryImage{Digest: prepull.DigestPrefix(image.Digest), Name: image.Name}
 		switch {
+		case image.State == prepull.StateFailed:
+			out.Failed = append(out.Failed, image.Name)
+			continue
 		case entry.Digest == "" || entry.Name == "":
 			continue
 		case image.State == prepull.StateWarm:

@@ -26,8 +26,12 @@ type state struct {
 	// horizon is the earliest moment that can belong to this boot.
 	horizon time.Time
 
+	// nodeSeen is told of the Node, too.
+	nodeSeen func(*corev1.Node)
+
 	mu        sync.Mutex
 	images    map[string]prepull.ImageStatus
+	inventory throttled
 	probes    []Prober
 	results   map[string]probe.Result
 	observed  map[phaseKey]bool
@@ -40,7 +44,7 @@ var _ nodestatus.Source = (*state)(nil)
 
 func newState(cfg Config, probes []Prober, recorder *timeline.Recorder, m *metrics) *state {
 	s := &state{
-		recorder: recorder, metrics: m, changed: func() {}, progress: func() {}, probes: probes,
+		recorder: recorder, metrics: m, changed: func() {}, progress: func() {}, nodeSeen: func(*corev1.Node) {}, probes: probes,
 		images: map[string]prepull.ImageStatus{}, results: map[string]probe.Result{}, observed: map[phaseKey]bool{},
 	}
 	for _, image := range cfg.Images {
@@ -52,7 +56,11 @@ func newState(cfg Config, probes []Prober, recorder *timeline.Recorder, m *metri
 // observeImage takes one change of an image. It is the puller's Observer.
 func (s *state) observeImage(image prepull.ImageStatus) {
 	s.mu.Lock()
-	before := s.images[image.Ref]
+	before, wanted := s.images[image.Ref]
+	if !wanted {
+		s.mu.Unlock()
+		return // the last word of a pull that was stopped
+	}
 	s.images[image.Ref] = image
 	worth := before.State != image.State || before.Error != image.Error
 	ready := evaluateImages(slices.Collect(maps.Values(s.images))).Status == corev1.ConditionTrue
@@ -60,12 +68,13 @@ func (s *state) observeImage(image prepull.ImageStatus) {
 	if !worth {
 		return
 	}
-	// An image that was there already has no engine, and was no part of this boot.
-	if !image.Started.IsZero() && (image.Engine != "" || image.State == prepull.StatePulling) {
+	_, booted := s.recorder.Timeline().Find(timeline.Published, "")
+	// An image that was there already has no engine, and was no part of this boot; nor is what comes later.
+	if !booted && !image.Started.IsZero() && (image.Engine != "" || image.State == prepull.StatePulling) {
 		s.recorder.Record(timeline.Phase{Name: timeline.Images, Start: image.Started})
 		s.recorder.Record(timeline.Phase{Name: timeline.Image, Detail: image.Name, Start: image.Started, End: image.Finished})
 	}
-	if ready {
+	if ready && !booted {
 		s.recorder.Begin(timeline.Images, "")
 		s.recorder.End(timeline.Images, "")
 	}
@@ -108,7 +117,7 @@ func (s *state) Desired(at time.Time) nodestatus.Desired {
 	images := slices.Collect(maps.Values(s.images))
 	s.mu.Unlock()
 	if text, err := inventory(images).Encode(); err == nil {
-		want.Annotations[readiness.AnnotationImages] = text
+		want.Annotations[readiness.AnnotationImages] = s.inventory.next(text, want.Conditions[0].Status, at, s.changed)
 	}
 	boot := s.recorder.Timeline()
 	if _, done := boot.Find(timeline.Published, ""); !done && allTrue(want.Conditions) {
@@ -141,6 +150,7 @@ func (s *state) NodeSeen(node *corev1.Node) {
 	if node == nil {
 		return
 	}
+	s.nodeSeen(node)
 	s.mu.Lock()
 	replaced := s.nodeUID != "" && s.nodeUID != node.UID
 	s.nodeUID = node.UID

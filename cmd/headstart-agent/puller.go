@@ -76,6 +76,8 @@ type storePuller struct {
 	store  *containerd.Store
 }
 
+func (p storePuller) SetImages(images []prepull.Image) { p.puller.SetImages(images) }
+
 func (p storePuller) Run(ctx context.Context) error {
 	return errors.Join(p.puller.Run(ctx), p.store.Close())
 }

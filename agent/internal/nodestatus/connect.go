@@ -63,6 +63,8 @@ type Connected struct {
 	Node     Node
 	Name     string
 	Identity Identity
+	// Config reaches the API server as that identity.
+	Config *rest.Config
 }
 
 // ErrNotConfigured means that neither a kubeconfig nor a ServiceAccount is there, so there may never be one.
@@ -110,7 +112,7 @@ func Connect(ctx context.Context, target Target) (Connected, error) {
 	if err != nil {
 		return Connected{}, fmt.Errorf("make client: %w", err)
 	}
-	return Connected{Node: &apiNode{name: name, nodes: client.Nodes()}, Name: name, Identity: identity}, nil
+	return Connected{Node: &apiNode{name: name, nodes: client.Nodes()}, Name: name, Identity: identity, Config: config}, nil
 }
 
 // load reads the credentials.
