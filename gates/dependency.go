@@ -19,21 +19,37 @@ const (
 
 	// KindImage is an image, by its normalised reference.
 	KindImage Kind = "Image"
+	// KindNodeCondition is a condition type that nodes have.
+	KindNodeCondition Kind = "NodeCondition"
+	// KindObject is the object of an expression; Type says of which API.
+	KindObject Kind = "Object"
+	// KindService is a Service with ready endpoints.
+	KindService Kind = "Service"
+	// KindGang is a gang of pods; its Name is "label=value".
+	KindGang Kind = "Gang"
+	// KindRoom is free room on any node; it has no name.
+	KindRoom Kind = "Room"
 )
 
 // Dependency names one thing that a pod waits for. It is comparable: a controller finds by it the pods that wait for a
 // thing when the thing changes.
 type Dependency struct {
 	Kind Kind
-	// Namespace is empty for things that have none.
+	// Type is "apiVersion/Kind" of a KindObject, else empty.
+	Type string
+	// Namespace is empty for things that have none. For a KindObject it is the pod's, even if the kind turns out to have none.
 	Namespace string
 	Name      string
 }
 
 // String names the dependency for a person: "ConfigMap shop/flags".
 func (d Dependency) String() string {
-	if d.Namespace == "" {
-		return fmt.Sprintf("%s %s", d.Kind, d.Name)
+	kind := string(d.Kind)
+	if d.Type != "" {
+		kind = d.Type
 	}
-	return fmt.Sprintf("%s %s/%s", d.Kind, d.Namespace, d.Name)
+	if d.Namespace == "" {
+		return fmt.Sprintf("%s %s", kind, d.Name)
+	}
+	return fmt.Sprintf("%s %s/%s", kind, d.Namespace, d.Name)
 }

@@ -10,6 +10,12 @@ import (
 type Facts struct {
 	// Exists says whether an object is there and not being deleted.
 	Exists func(Dependency) bool
+	// Object returns an object that an expression looks at, unless it is missing or being deleted.
+	Object func(Dependency) (Object, bool)
+	// ReadyEndpoints counts the ready endpoints of a Service.
+	ReadyEndpoints func(Dependency) int
+	// Gang says what is known of a gang; it is asked only of policies that require one.
+	Gang func(Dependency) Gang
 	// Fleet knows the nodes.
 	Fleet *Fleet
 }
@@ -22,7 +28,7 @@ const (
 	// Wait: something is missing.
 	Wait Outcome = "wait"
 	// Lift: everything that the policy requires holds.
-	Lift Outcome = "lift"
+	Lift Outcome = "lifted"
 	// Release: something is missing, but the deadline has come and the policy says to lift the gate then.
 	Release Outcome = "deadline"
 )
@@ -43,19 +49,33 @@ type Unmet struct {
 	Have, Want int
 	// Seen counts the nodes on which an image is warm at all, whether the pod could run there or not.
 	Seen int
+	// Problem says why an object that is there does not do.
+	Problem string
 }
 
 // String says what is missing, for a person.
 func (u Unmet) String() string {
-	switch {
-	case u.Dependency.Kind != KindImage:
-		return u.Dependency.String() + " does not exist"
-	case u.Seen == 0:
-		return fmt.Sprintf("image %s is warm on no node", u.Dependency.Name)
-	default:
-		return fmt.Sprintf("image %s is warm on %d nodes, the pod could run with all of its images warm on %d, want %d",
+	switch u.Dependency.Kind {
+	case KindImage:
+		if u.Seen == 0 {
+			return fmt.Sprintf("image %s is warm on no node", u.Dependency.Name)
+		}
+		return fmt.Sprintf("image %s is warm on %d nodes, the pod could run now with all of its images warm on %d, want %d",
 			u.Dependency.Name, u.Seen, u.Have, u.Want)
+	case KindNodeCondition:
+		return fmt.Sprintf("condition %s is True on %d nodes where the pod could run, want %d", u.Dependency.Name, u.Have, u.Want)
+	case KindService:
+		return fmt.Sprintf("%s has %d ready endpoints, want %d", u.Dependency, u.Have, u.Want)
+	case KindGang:
+		return fmt.Sprintf("%s has %d waiting members, want %d", u.Dependency, u.Have, u.Want)
+	case KindRoom:
+		return fmt.Sprintf("the %d members of the gang do not fit on the nodes together", u.Want)
+	case KindObject:
+		if u.Have > 0 {
+			return fmt.Sprintf("%s: %s", u.Dependency, u.Problem)
+		}
 	}
+	return u.Dependency.String() + " does not exist"
 }
 
 // Describe joins what is missing to one line; at most three things are named.
@@ -71,7 +91,8 @@ func Describe(unmet []Unmet) string {
 	return strings.Join(parts, "; ")
 }
 
-// Evaluate says what is to be done with the policy's gate on this pod at this moment.
+// Evaluate says what is to be done with the policy's gate on this pod at this moment. Where the policy requires a gang it
+// speaks for the whole gang: Lift is then the decision to lift the gate from all of its members.
 //
 //	requirements  deadline  onDeadline  outcome
 //	hold          any       any         Lift
@@ -80,8 +101,10 @@ func Describe(unmet []Unmet) string {
 //	missing       past      Release     Release
 func (p *Policy) Evaluate(pod *Pod, facts Facts, now time.Time) Verdict {
 	v := Verdict{Deadline: pod.Created.Add(p.Deadline)}
-	for _, r := range p.requirements {
-		v.Unmet = append(v.Unmet, r.unmet(pod, facts)...)
+	if name, ok := p.Gang(pod); ok {
+		v.Unmet = p.EvaluateGang(name, facts.Gang(name), facts, now)
+	} else {
+		v.Unmet = p.alone(pod, facts)
 	}
 	switch {
 	case len(v.Unmet) == 0:
@@ -92,4 +115,13 @@ func (p *Policy) Evaluate(pod *Pod, facts Facts, now time.Time) Verdict {
 		v.Outcome = Wait
 	}
 	return v
+}
+
+// alone judges a pod without regard to its gang.
+func (p *Policy) alone(pod *Pod, facts Facts) []Unmet {
+	var out []Unmet
+	for _, r := range p.requirements {
+		out = append(out, r.unmet(pod, facts)...)
+	}
+	return out
 }

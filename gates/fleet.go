@@ -1,8 +1,10 @@
 package gates
 
 import (
+	"maps"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -30,17 +32,55 @@ type Fleet struct {
 	fixed, room uint64
 }
 
-// node is a node, or the room that pods take on a node that is not known yet.
-type node struct {
-	known       bool
-	object      *corev1.Node // name and labels, as the affinity helpers want them
+// Node is what gates need to know of a node: about one KB where the API object has thirty. It is immutable.
+type Node struct {
+	object      *corev1.Node // name, version and labels, as the affinity helpers want them
 	taints      []corev1.Taint
 	allocatable Resources
-	used        Resources
-	warm        []string
+	warm        []string // image keys, sorted
+	conditions  []string // types of the conditions that are True, sorted
+	published   []string // types of all conditions, sorted
+	inventory   bool     // an agent publishes what is warm
 }
 
-func (n *node) hostname() string { return n.object.Labels[corev1.LabelHostname] }
+// GetObjectMeta makes a Node an object for caches.
+func (n *Node) GetObjectMeta() metav1.Object { return &n.object.ObjectMeta }
+
+// Name names the node.
+func (n *Node) Name() string { return n.object.Name }
+
+func (n *Node) hostname() string { return n.object.Labels[corev1.LabelHostname] }
+
+// ReadNode keeps what is needed of a node. Strings that most nodes share are kept once.
+func ReadNode(object *corev1.Node) *Node {
+	n := &Node{
+		object: &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+			Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Labels: make(map[string]string, len(object.Labels)),
+		}},
+		taints: schedulingTaints(object), allocatable: newResources(object.Status.Allocatable), warm: warmOn(object),
+	}
+	for key, value := range object.Labels {
+		n.object.Labels[intern(key)] = intern(value)
+	}
+	_, n.inventory = object.Annotations[readiness.AnnotationImages]
+	for i := range object.Status.Conditions {
+		n.published = append(n.published, intern(string(object.Status.Conditions[i].Type)))
+		if object.Status.Conditions[i].Status == corev1.ConditionTrue {
+			n.conditions = append(n.conditions, intern(string(object.Status.Conditions[i].Type)))
+		}
+	}
+	slices.Sort(n.conditions)
+	slices.Sort(n.published)
+	return n
+}
+
+func intern(s string) string { return unique.Make(s).Value() }
+
+// node is a Node and the room that pods take on it; without a Node where only the pods are known yet.
+type node struct {
+	*Node
+	used Resources
+}
 
 // occupant is who takes room on a node: a bound pod, or a steered one that has a reservation.
 type occupant struct {
@@ -63,31 +103,23 @@ func NewFleet() *Fleet {
 
 // SetNode takes a node as it is now. It returns what may have come true by the change: the dependencies whose waiting
 // pods want another look. A heartbeat returns nothing.
-func (f *Fleet) SetNode(object *corev1.Node) []Dependency {
-	next := &node{
-		known:       true,
-		object:      &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: object.Name, Labels: object.Labels}},
-		taints:      schedulingTaints(object),
-		allocatable: newResources(object.Status.Allocatable),
-		warm:        warmOn(object),
-	}
-	old := f.nodes[object.Name]
-	if old == nil {
-		next.used = Resources{}
-	} else {
+func (f *Fleet) SetNode(now *Node) []Dependency {
+	next := &node{Node: now, used: Resources{}}
+	if old := f.nodes[now.Name()]; old != nil {
 		next.used = old.used
-		if sameNode(old, next) {
+		if old.Node != nil && sameNode(old.Node, now) {
+			old.Node = now
 			return nil
 		}
 		f.unindex(old)
 	}
-	f.nodes[object.Name] = next
-	f.hostnames[next.hostname()]++
-	for _, key := range next.warm {
+	f.nodes[now.Name()] = next
+	f.hostnames[now.hostname()]++
+	for _, key := range now.warm {
 		if f.warm[key] == nil {
 			f.warm[key] = map[string]*node{}
 		}
-		f.warm[key][object.Name] = next
+		f.warm[key][now.Name()] = next
 	}
 	f.fixed++
 	f.room++
@@ -98,51 +130,46 @@ func (f *Fleet) SetNode(object *corev1.Node) []Dependency {
 func (f *Fleet) DeleteNode(name string) {
 	if old := f.nodes[name]; old != nil {
 		f.unindex(old)
-		old.known = false
+		f.nodes[name] = &node{used: old.used}
 		f.fixed++
 	}
 }
 
 func (f *Fleet) unindex(old *node) {
-	if !old.known {
+	if old.Node == nil {
 		return
 	}
 	if f.hostnames[old.hostname()]--; f.hostnames[old.hostname()] == 0 {
 		delete(f.hostnames, old.hostname())
 	}
 	for _, key := range old.warm {
-		if delete(f.warm[key], old.object.Name); len(f.warm[key]) == 0 {
+		if delete(f.warm[key], old.Name()); len(f.warm[key]) == 0 {
 			delete(f.warm, key)
 		}
 	}
 }
 
 // sameNode says whether two views of a node give every pod the same answers.
-func sameNode(a, b *node) bool {
-	return a.known && b.known && slices.Equal(a.warm, b.warm) && equalMaps(a.object.Labels, b.object.Labels) &&
-		equalMaps(a.allocatable, b.allocatable) && slices.EqualFunc(a.taints, b.taints, func(x, y corev1.Taint) bool {
-		return x.Key == y.Key && x.Value == y.Value && x.Effect == y.Effect
-	})
-}
-
-func equalMaps[K, V comparable](a, b map[K]V) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for key, value := range a {
-		if other, ok := b[key]; !ok || other != value {
-			return false
-		}
-	}
-	return true
+func sameNode(a, b *Node) bool {
+	return slices.Equal(a.warm, b.warm) && slices.Equal(a.conditions, b.conditions) &&
+		maps.Equal(a.object.Labels, b.object.Labels) && maps.Equal(a.allocatable, b.allocatable) &&
+		slices.EqualFunc(a.taints, b.taints, func(x, y corev1.Taint) bool {
+			return x.Key == y.Key && x.Value == y.Value && x.Effect == y.Effect
+		})
 }
 
 func improved(n *node) []Dependency {
-	out := make([]Dependency, 0, len(n.warm))
+	if n.Node == nil {
+		return nil
+	}
+	out := make([]Dependency, 0, len(n.warm)+len(n.conditions)+1)
 	for _, key := range n.warm {
 		out = append(out, Dependency{Kind: KindImage, Name: key})
 	}
-	return out
+	for _, condition := range n.conditions {
+		out = append(out, Dependency{Kind: KindNodeCondition, Name: condition})
+	}
+	return append(out, Dependency{Kind: KindRoom})
 }
 
 // schedulingTaints lists the taints that keep pods from being scheduled, cordoning included.
@@ -174,7 +201,7 @@ func warmOn(object *corev1.Node) []string {
 
 // couldRun says whether the scheduler's filters would let the pod run there if the node were empty.
 func (n *node) couldRun(shape *Shape) bool {
-	if !n.known || !fits(shape.Requests, n.allocatable, nil) {
+	if n.Node == nil || !fits(shape.Requests, n.allocatable, nil) {
 		return false
 	}
 	_, untolerated := schedulinghelper.FindMatchingUntoleratedTaint(logr.Discard(), n.taints, shape.tolerations, nil, true)
@@ -186,4 +213,6 @@ func (n *node) couldRun(shape *Shape) bool {
 }
 
 // hasRoom says whether the pod fits in what is free there.
-func (n *node) hasRoom(shape *Shape) bool { return fits(shape.Requests, n.allocatable, n.used) }
+func (n *node) hasRoom(shape *Shape) bool {
+	return n.Node != nil && fits(shape.Requests, n.allocatable, n.used)
+}

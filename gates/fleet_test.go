@@ -106,7 +106,7 @@ func TestNodesThatCount(t *testing.T) {
 			if tc.node != nil {
 				tc.node(object)
 			}
-			fleet.SetNode(object)
+			fleet.SetNode(ReadNode(object))
 			change := tc.pod
 			if change == nil {
 				change = func(*corev1.Pod) {}
@@ -119,7 +119,7 @@ func TestNodesThatCount(t *testing.T) {
 func TestABurstIsSpreadAndStopsWhereTheRoomEnds(t *testing.T) {
 	fleet, shapes := NewFleet(), NewShapes()
 	for i := range 5 {
-		fleet.SetNode(makeNode(t, fmt.Sprintf("n%d", i), "4", app))
+		fleet.SetNode(ReadNode(makeNode(t, fmt.Sprintf("n%d", i), "4", app)))
 	}
 	steered := map[string]int{}
 	for i := range 500 {
@@ -132,7 +132,7 @@ func TestABurstIsSpreadAndStopsWhereTheRoomEnds(t *testing.T) {
 
 func TestReservationsEnd(t *testing.T) {
 	fleet, shapes := NewFleet(), NewShapes()
-	fleet.SetNode(makeNode(t, "n1", "1", app))
+	fleet.SetNode(ReadNode(makeNode(t, "n1", "1", app)))
 	first, second := makePod(t, shapes, "first", "1"), makePod(t, shapes, "second", "1")
 	reserve := func(pod *Pod, at time.Time) bool {
 		_, ok := fleet.Reserve(pod, at)
@@ -162,12 +162,12 @@ func TestReservationsEnd(t *testing.T) {
 func TestSteeredPodsAreAdoptedAfterARestart(t *testing.T) {
 	shapes := NewShapes()
 	before := NewFleet()
-	before.SetNode(makeNode(t, "n1", "1", app))
+	before.SetNode(ReadNode(makeNode(t, "n1", "1", app)))
 	term, ok := before.Reserve(makePod(t, shapes, "first", "1"), start())
 	require.True(t, ok)
 
 	after := NewFleet()
-	after.SetNode(makeNode(t, "n1", "1", app))
+	after.SetNode(ReadNode(makeNode(t, "n1", "1", app)))
 	after.Adopt(makePod(t, shapes, "first", "1", func(p *corev1.Pod) {
 		p.Spec.SchedulingGates = nil
 		p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
@@ -179,10 +179,10 @@ func TestSteeredPodsAreAdoptedAfterARestart(t *testing.T) {
 
 func TestNoPodIsLedToANodeThatClaimsAnothersHostname(t *testing.T) {
 	fleet := NewFleet()
-	fleet.SetNode(makeNode(t, "honest", "4", app))
+	fleet.SetNode(ReadNode(makeNode(t, "honest", "4", app)))
 	liar := makeNode(t, "liar", "4", app)
 	liar.Labels[corev1.LabelHostname] = "honest"
-	fleet.SetNode(liar)
+	fleet.SetNode(ReadNode(liar))
 	_, ok := fleet.Reserve(makePod(t, NewShapes(), "p", "1"), start())
 	require.False(t, ok)
 	fleet.DeleteNode("liar")
@@ -192,10 +192,10 @@ func TestNoPodIsLedToANodeThatClaimsAnothersHostname(t *testing.T) {
 
 func TestAHeartbeatWakesNobody(t *testing.T) {
 	fleet, object := NewFleet(), makeNode(t, "n1", "4", app)
-	require.NotEmpty(t, fleet.SetNode(object))
+	require.NotEmpty(t, fleet.SetNode(ReadNode(object)))
 	object.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, LastHeartbeatTime: metav1.Now()}}
 	object.ResourceVersion = "2"
-	require.Empty(t, fleet.SetNode(object))
+	require.Empty(t, fleet.SetNode(ReadNode(object)))
 }
 
 func TestEvaluate(t *testing.T) {
@@ -221,8 +221,8 @@ func TestEvaluate(t *testing.T) {
 	}{
 		"enough warm nodes":             {policy(), 2, 0, Lift, ""},
 		"no warm node":                  {policy(), 0, 0, Wait, "image registry.example/app:v1 is warm on no node"},
-		"too few":                       {policy(), 1, 0, Wait, "image registry.example/app:v1 is warm on 1 nodes, the pod could run with all of its images warm on 1, want 2"},
-		"too few and the deadline came": {policy(), 1, time.Minute, Release, "image registry.example/app:v1 is warm on 1 nodes, the pod could run with all of its images warm on 1, want 2"},
+		"too few":                       {policy(), 1, 0, Wait, "image registry.example/app:v1 is warm on 1 nodes, the pod could run now with all of its images warm on 1, want 2"},
+		"too few and the deadline came": {policy(), 1, time.Minute, Release, "image registry.example/app:v1 is warm on 1 nodes, the pod could run now with all of its images warm on 1, want 2"},
 		"enough after the deadline":     {policy(), 2, time.Hour, Lift, ""},
 		"held for ever":                 {policy(hold), 0, time.Hour, Wait, "image registry.example/app:v1 is warm on no node"},
 	}
@@ -230,7 +230,7 @@ func TestEvaluate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fleet := NewFleet()
 			for i := range tc.nodes {
-				fleet.SetNode(makeNode(t, fmt.Sprintf("n%d", i), "4", app))
+				fleet.SetNode(ReadNode(makeNode(t, fmt.Sprintf("n%d", i), "4", app)))
 			}
 			verdict := tc.policy.Evaluate(makePod(t, NewShapes(), "p", "1"), Facts{Fleet: fleet}, start().Add(tc.after))
 			require.Equal(t, tc.want, verdict.Outcome)

@@ -59,9 +59,9 @@ func warmKeys(inv prepull.Inventory) []string {
 			continue // a node's word is hostile: what is no reference helps no pod
 		}
 		if _, ok := named.(reference.Digested); !ok {
-			keys = append(keys, reference.TagNameOnly(named).String())
+			keys = append(keys, intern(reference.TagNameOnly(named).String()))
 		}
-		keys = append(keys, digestKey(named.Name(), image.Digest))
+		keys = append(keys, intern(digestKey(named.Name(), image.Digest)))
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)

@@ -26,6 +26,8 @@ type Pod struct {
 	// Gates are the names of the pod's scheduling gates, in the pod's order; everybody's, not only ours.
 	Gates  []string
 	Labels map[string]string
+	// Owner is the UID of the controller that made the pod; empty for a bare pod.
+	Owner types.UID
 	*Shape
 }
 
@@ -80,6 +82,9 @@ func (s *Shapes) Pod(pod *corev1.Pod) (*Pod, error) {
 	out := &Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 		Created: pod.CreationTimestamp.Time, Deleting: pod.DeletionTimestamp != nil, Labels: pod.Labels,
+	}
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		out.Owner = owner.UID
 	}
 	for _, gate := range pod.Spec.SchedulingGates {
 		out.Gates = append(out.Gates, gate.Name)

@@ -1,6 +1,7 @@
 package gates
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // DefaultDeadline is how long a pod waits when its policy does not say.
 const DefaultDeadline = 5 * time.Minute
 
-// Policy is a GatePolicy, compiled. It is immutable.
+// Policy is a GatePolicy, compiled. Its fields are immutable.
 type Policy struct {
 	Name string
 	UID  types.UID
@@ -28,9 +29,10 @@ type Policy struct {
 	Placement v1alpha1.Placement
 
 	requirements []requirement
+	gang         *v1alpha1.GangRequirement
 }
 
-// requirement is one compiled entry of spec.requires.
+// requirement is one compiled entry of spec.requires that is judged for each pod alone.
 type requirement interface {
 	// dependencies lists what a pod waits for by it.
 	dependencies(pod *Pod) []Dependency
@@ -52,7 +54,13 @@ func Compile(policy *v1alpha1.GatePolicy) (*Policy, error) {
 		p.Placement = v1alpha1.PlacementPreferred
 	}
 	for i := range spec.Requires {
-		compiled, err := compileRequirement(&spec.Requires[i])
+		r := &spec.Requires[i]
+		if r.Gang != nil {
+			gang := *r.Gang
+			p.gang = &gang
+			continue
+		}
+		compiled, err := compileRequirement(r, spec.Overflow)
 		if err != nil {
 			return nil, fmt.Errorf("compile spec.requires[%d]: %w", i, err)
 		}
@@ -61,24 +69,31 @@ func Compile(policy *v1alpha1.GatePolicy) (*Policy, error) {
 	return p, nil
 }
 
-func compileRequirement(r *v1alpha1.Requirement) (requirement, error) {
+func compileRequirement(r *v1alpha1.Requirement, overflow v1alpha1.Overflow) (requirement, error) {
 	switch {
 	case r.Images != nil:
-		return imagesRequirement{minNodes: max(int(r.Images.MinNodes), 1)}, nil
+		return imagesRequirement{minNodes: max(int(r.Images.MinNodes), 1), overflow: overflow == v1alpha1.OverflowRelease}, nil
 	case r.References != nil:
 		return referencesRequirement{}, nil
+	case r.Nodes != nil:
+		return nodesRequirement{condition: r.Nodes.Condition, min: max(int(r.Nodes.Min), 1)}, nil
+	case r.Object != nil:
+		return compileObject(r.Object)
+	case r.Service != nil:
+		return serviceRequirement{namespace: r.Service.Namespace, name: r.Service.Name, min: max(int(r.Service.MinReadyEndpoints), 1)}, nil
 	default:
-		return nil, fmt.Errorf("want one of images, references")
+		return nil, errors.New("want one of images, references, nodes, object, service, gang")
 	}
 }
 
 // NeedsFleet says whether the policy cannot be evaluated without knowing the nodes.
 func (p *Policy) NeedsFleet() bool {
-	if p.Placement != v1alpha1.PlacementNone {
+	if p.Placement != v1alpha1.PlacementNone || p.gang != nil {
 		return true
 	}
 	for _, r := range p.requirements {
-		if _, ok := r.(imagesRequirement); ok {
+		switch r.(type) {
+		case imagesRequirement, nodesRequirement:
 			return true
 		}
 	}
@@ -91,53 +106,25 @@ func (p *Policy) Dependencies(pod *Pod) []Dependency {
 	for _, r := range p.requirements {
 		out = append(out, r.dependencies(pod)...)
 	}
-	return out
-}
-
-type referencesRequirement struct{}
-
-func (referencesRequirement) dependencies(pod *Pod) []Dependency {
-	out := make([]Dependency, 0, len(pod.references))
-	for _, ref := range pod.references {
-		out = append(out, ref.in(pod.Namespace))
+	if gang, ok := p.Gang(pod); ok {
+		out = append(out, gang, Dependency{Kind: KindRoom})
 	}
 	return out
 }
 
-func (referencesRequirement) unmet(pod *Pod, facts Facts) []Unmet {
-	var out []Unmet
-	for _, ref := range pod.references {
-		if dependency := ref.in(pod.Namespace); !facts.Exists(dependency) {
-			out = append(out, Unmet{Dependency: dependency, Want: 1})
-		}
+// Gang names the gang that the pod belongs to by this policy. ok is false when the policy asks for none. A pod without
+// the label is in a gang of its own that never is complete.
+func (p *Policy) Gang(pod *Pod) (gang Dependency, ok bool) {
+	if p.gang == nil {
+		return gang, false
 	}
-	return out
+	return Dependency{Kind: KindGang, Namespace: pod.Namespace, Name: p.gang.Label + "=" + pod.Labels[p.gang.Label]}, true
 }
 
-type imagesRequirement struct{ minNodes int }
-
-func (imagesRequirement) dependencies(pod *Pod) []Dependency {
-	out := make([]Dependency, 0, len(pod.Images))
-	for _, image := range pod.Images {
-		out = append(out, Dependency{Kind: KindImage, Name: image})
+// GangLabel is the key of the label whose value names a gang; empty when the policy asks for none.
+func (p *Policy) GangLabel() string {
+	if p.gang == nil {
+		return ""
 	}
-	return out
-}
-
-func (r imagesRequirement) unmet(pod *Pod, facts Facts) []Unmet {
-	have := facts.Fleet.withRoom(pod.Shape, r.minNodes)
-	if have >= r.minNodes || len(pod.Images) == 0 {
-		return nil
-	}
-	// Name the image that is warm on the fewest nodes: that is the one to look after.
-	rarest := pod.Images[0]
-	for _, image := range pod.Images {
-		if len(facts.Fleet.warm[image]) < len(facts.Fleet.warm[rarest]) {
-			rarest = image
-		}
-	}
-	return []Unmet{{
-		Dependency: Dependency{Kind: KindImage, Name: rarest}, Have: have, Want: r.minNodes,
-		Seen: len(facts.Fleet.warm[rarest]),
-	}}
+	return p.gang.Label
 }

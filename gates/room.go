@@ -1,7 +1,9 @@
 package gates
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +18,8 @@ type memo struct {
 	warm []*node
 	// next is where the search for room goes on: pods are spread over the warm nodes.
 	next int
+	// conditions counts, by condition, the nodes that have it and where the pod could run.
+	conditions map[string]int
 	// full is the room count at which no warm node had room; -1 when that has not been seen.
 	full int64
 }
@@ -42,13 +46,37 @@ func (f *Fleet) warmNodes(shape *Shape) []*node {
 			m.warm = append(m.warm, n)
 		}
 	}
-	slices.SortFunc(m.warm, func(a, b *node) int {
-		if a.object.Name < b.object.Name {
-			return -1
-		}
-		return 1
-	})
+	byName(m.warm)
 	return m.warm
+}
+
+func byName(nodes []*node) {
+	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Name(), b.Name()) })
+}
+
+// withCondition counts the nodes that have a condition and where the pod could run.
+func (f *Fleet) withCondition(shape *Shape, condition string) int {
+	f.warmNodes(shape) // makes the memo one of now
+	if count, ok := shape.memo.conditions[condition]; ok {
+		return count
+	}
+	count := 0
+	for _, n := range f.nodes {
+		if n.Node != nil && slices.Contains(n.conditions, condition) && n.couldRun(shape) {
+			count++
+		}
+	}
+	if shape.memo.conditions == nil {
+		shape.memo.conditions = map[string]int{}
+	}
+	shape.memo.conditions[condition] = count
+	return count
+}
+
+// holds says whether room is held for the pod on a node that is there.
+func (f *Fleet) holds(pod *Pod) bool {
+	held, ok := f.pods[pod.UID]
+	return ok && f.nodes[held.node] != nil && f.nodes[held.node].Node != nil
 }
 
 // withRoom counts warm nodes that have room for the pod, up to enough.
@@ -76,7 +104,7 @@ func (f *Fleet) withRoom(shape *Shape, enough int) int {
 // false when no warm node has room.
 func (f *Fleet) Reserve(pod *Pod, now time.Time) (term corev1.PreferredSchedulingTerm, ok bool) {
 	if held, ok := f.pods[pod.UID]; ok {
-		if n := f.nodes[held.node]; n != nil && n.known {
+		if n := f.nodes[held.node]; n != nil && n.Node != nil {
 			return f.preference(n), true
 		}
 		f.Forget(pod.UID)
@@ -94,7 +122,7 @@ func (f *Fleet) Reserve(pod *Pod, now time.Time) (term corev1.PreferredSchedulin
 			continue
 		}
 		m.next = (at + 1) % len(warm)
-		f.hold(pod.UID, n.object.Name, pod.Requests, now)
+		f.hold(pod.UID, n.Name(), pod.Requests, now)
 		return f.preference(n), true
 	}
 	return term, false
@@ -116,7 +144,7 @@ func (f *Fleet) Adopt(pod *Pod, now time.Time) {
 		}
 		for _, n := range f.warmNodes(pod.Shape) {
 			if n.hostname() == want.Values[0] {
-				f.hold(pod.UID, n.object.Name, pod.Requests, now)
+				f.hold(pod.UID, n.Name(), pod.Requests, now)
 				return
 			}
 		}
@@ -141,7 +169,7 @@ func (f *Fleet) preference(n *node) corev1.PreferredSchedulingTerm {
 	}
 	term := corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{requirement}}
 	if n.hostname() == "" {
-		requirement.Key, requirement.Values = metaNameField, []string{n.object.Name}
+		requirement.Key, requirement.Values = metaNameField, []string{n.Name()}
 		term = corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{requirement}}
 	}
 	return corev1.PreferredSchedulingTerm{Weight: steeringWeight, Preference: term}
@@ -153,13 +181,13 @@ const metaNameField = "metadata.name"
 // held for the pod and is not needed.
 func (f *Fleet) Bind(pod types.UID, nodeName string, requests Resources) []Dependency {
 	held, known := f.pods[pod]
-	if known && !held.reserved && held.node == nodeName && equalMaps(held.requests, requests) {
+	if known && !held.reserved && held.node == nodeName && maps.Equal(held.requests, requests) {
 		return nil
 	}
 	freed := f.Forget(pod)
 	f.pods[pod] = occupant{node: nodeName, requests: requests}
 	f.at(nodeName).used.add(requests, 1)
-	if known && held.node == nodeName && equalMaps(held.requests, requests) {
+	if known && held.node == nodeName && maps.Equal(held.requests, requests) {
 		return nil
 	}
 	return freed
@@ -209,8 +237,7 @@ func (f *Fleet) Expire(now time.Time) (freed []Dependency, next time.Time) {
 func (f *Fleet) at(name string) *node {
 	n := f.nodes[name]
 	if n == nil {
-		n = &node{object: &corev1.Node{}, used: Resources{}}
-		n.object.Name = name
+		n = &node{used: Resources{}}
 		f.nodes[name] = n
 	}
 	return n
@@ -218,3 +245,13 @@ func (f *Fleet) at(name string) *node {
 
 // HasRoom says whether some node has all images of the shape warm and room for one more such pod.
 func (f *Fleet) HasRoom(shape *Shape) bool { return f.withRoom(shape, 1) > 0 }
+
+// SteeredTo names the node to which a preference that Reserve returned leads.
+func SteeredTo(term corev1.PreferredSchedulingTerm) string {
+	for _, r := range append(term.Preference.MatchExpressions, term.Preference.MatchFields...) {
+		if len(r.Values) == 1 {
+			return r.Values[0]
+		}
+	}
+	return ""
+}

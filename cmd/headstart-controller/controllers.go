@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	gatescontroller "headstart.dev/gates/controller"
 	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
 	warmpoolcontroller "headstart.dev/gates/warmpool/controller"
 	prepullcontroller "headstart.dev/prepull/controller"
@@ -31,6 +32,9 @@ var schemes = []func(*runtime.Scheme) error{
 
 // controllers are what runs in this process: one line each.
 var controllers = map[string]func(ctrl.Manager, shared) error{
+	"gates": func(mgr ctrl.Manager, s shared) error {
+		return gatescontroller.SetupWithManager(mgr, gatescontroller.Config{Registerer: s.registerer})
+	},
 	"prepull": func(mgr ctrl.Manager, s shared) error {
 		return prepullcontroller.SetupWithManager(mgr, prepullcontroller.Config{Namespace: s.namespace})
 	},

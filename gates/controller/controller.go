@@ -2,13 +2,16 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -22,38 +25,86 @@ import (
 // Name is the controller's name in logs, metrics and events.
 const Name = "headstart-gates"
 
-// workers is how many pods are patched at once. More does not help one API server: sixteen requests in flight keep it busy.
-const workers = 16
+// defaultWriters is how many pods are patched at once: sixteen requests in flight keep one API server busy.
+const defaultWriters = 16
 
-// SetupWithManager adds the gate controller to a manager. It has clients of its own, because it watches pods with field
-// selectors and reads no more of them than it needs; policies and nodes come from the manager's cache.
-func SetupWithManager(mgr ctrl.Manager) error {
+// Config is what the controller can be told.
+type Config struct {
+	// Writers is how many pods are patched at once; 0 means a default.
+	Writers int
+	// Registerer takes the metrics.
+	Registerer prometheus.Registerer
+}
+
+// clients are the controller's own: without a client-side limit, in the binary encoding where the API has one.
+type clients struct {
+	typed    kubernetes.Interface
+	metadata metadata.Interface
+	dynamic  dynamic.Interface
+}
+
+func newClients(base *rest.Config) (c clients, err error) {
+	config := rest.CopyConfig(base)
+	config.QPS = -1 // the API server's own priority and fairness holds us back where needed
+	config.UserAgent = Name
+	plain := rest.CopyConfig(config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	var errs [3]error
+	c.typed, errs[0] = kubernetes.NewForConfig(config)
+	c.metadata, errs[1] = metadata.NewForConfig(config)
+	c.dynamic, errs[2] = dynamic.NewForConfig(plain)
+	if err := errors.Join(errs[:]...); err != nil {
+		return c, fmt.Errorf("make clients: %w", err)
+	}
+	return c, nil
+}
+
+// SetupWithManager adds the gate controller to a manager. It watches pods and nodes by itself, because it asks for pods
+// with field selectors and keeps little of what it reads; policies come from the manager's cache. Every replica keeps
+// its view warm, the leader writes.
+func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	if err := v1alpha1.AddToScheme(mgr.GetScheme()); err != nil {
 		return fmt.Errorf("register gate types: %w", err)
 	}
-	config := rest.CopyConfig(mgr.GetConfig())
-	config.QPS = -1 // the API server's own priority and fairness holds us back where needed
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	config.UserAgent = Name
-	clients, err := kubernetes.NewForConfig(config)
+	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
-		return fmt.Errorf("make client: %w", err)
+		return err
 	}
-	meta, err := metadata.NewForConfig(config)
+	c, err := newClients(mgr.GetConfig())
 	if err != nil {
-		return fmt.Errorf("make metadata client: %w", err)
+		return err
 	}
-	r := newReconciler(mgr, clients, meta)
-	c, err := controller.New(Name, mgr, controller.Options{Reconciler: r, MaxConcurrentReconciles: workers})
+	r := newReconciler(mgr, c, m)
+	if cfg.Writers <= 0 {
+		cfg.Writers = defaultWriters
+	}
+	warmStandby := true
+	ctl, err := controller.New(Name, mgr, controller.Options{
+		Reconciler: r, MaxConcurrentReconciles: cfg.Writers, EnableWarmup: &warmStandby,
+	})
 	if err != nil {
 		return fmt.Errorf("make controller: %w", err)
 	}
-	if err := c.Watch(r.source); err != nil {
+	if err := ctl.Watch(r.source); err != nil {
 		return fmt.Errorf("watch what pods wait for: %w", err)
+	}
+	for _, runnable := range []leading{r.events.run, r.book.run} {
+		if err := mgr.Add(runnable); err != nil {
+			return fmt.Errorf("add to manager: %w", err)
+		}
 	}
 	return nil
 }
+
+// leading runs while this replica leads.
+type leading func(context.Context) error
+
+// Start runs it.
+func (l leading) Start(ctx context.Context) error { return l(ctx) }
+
+// NeedLeaderElection keeps it from running on a standby.
+func (leading) NeedLeaderElection() bool { return true }
 
 // reconciler lifts the gates of one pod at a time.
 type reconciler struct {
@@ -61,15 +112,21 @@ type reconciler struct {
 	waitlist *waitlist
 	lifter   lifter
 	source   *source
+	events   *events
+	book     *book
+	metrics  *gateMetrics
 }
 
-func newReconciler(mgr ctrl.Manager, clients kubernetes.Interface, meta metadata.Interface) *reconciler {
+func newReconciler(mgr ctrl.Manager, c clients, m *gateMetrics) *reconciler {
 	log := mgr.GetLogger().WithName(Name)
 	list := newWaitlist()
-	src := newSource(mgr.GetCache(), clients, meta, list, log)
+	recorder := newEvents(c.typed, log)
+	ledger := newBook(mgr.GetClient(), list, recorder, m, log)
+	src := newSource(mgr, c, list, log)
+	src.book = ledger
 	return &reconciler{
-		clients: clients, waitlist: list, source: src,
-		lifter: lifter{pods: meta.Resource(corev1.SchemeGroupVersion.WithResource("pods"))},
+		clients: c.typed, waitlist: list, source: src, events: recorder, book: ledger, metrics: m,
+		lifter: lifter{pods: c.metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods"))},
 	}
 }
 
@@ -83,13 +140,23 @@ func newReconciler(mgr ctrl.Manager, clients kubernetes.Interface, meta metadata
 func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	now := time.Now()
 	d, ok := r.waitlist.decide(request.NamespacedName, now)
+	if ok && len(d.unknown) > 0 {
+		var err error
+		if d, ok, err = r.askAboutGangs(ctx, d); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
 	if !ok {
 		return reconcile.Result{}, nil
 	}
+	r.source.enqueue(d.wake)
 	if len(d.lift) > 0 {
 		if err := r.carryOut(ctx, d); err != nil {
 			return reconcile.Result{}, err
 		}
+	}
+	for _, g := range d.wait {
+		r.events.waiting(d.pod, g)
 	}
 	if d.again.IsZero() {
 		return reconcile.Result{}, nil
@@ -98,17 +165,13 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 }
 
 func (r *reconciler) carryOut(ctx context.Context, d decision) error {
-	log := ctrl.LoggerFrom(ctx)
 	if d.steer != nil {
 		r.source.reserved()
 	}
 	outcome, err := r.lifter.lift(ctx, d)
 	switch outcome {
 	case lifted:
-		for _, g := range d.lift {
-			log.Info("gate lifted", "gate", g.policy.GateName, "policy", g.policy.Name, "outcome", g.verdict.Outcome,
-				"duration", time.Since(d.pod.Created).Round(time.Millisecond).String(), "steered", d.steer != nil)
-		}
+		r.announce(ctx, d)
 	case gone, failed:
 		r.waitlist.undo(d)
 	case conflict:
@@ -116,6 +179,18 @@ func (r *reconciler) carryOut(ctx context.Context, d decision) error {
 		return r.reread(ctx, d.pod.Key())
 	}
 	return err
+}
+
+// announce tells of lifted gates, after the write.
+func (r *reconciler) announce(ctx context.Context, d decision) {
+	waited := time.Since(d.pod.Created)
+	for _, g := range d.lift {
+		r.metrics.lifted(g.policy.Name, g.verdict.Outcome, waited)
+		r.book.lifted(g.policy.UID, g.verdict.Outcome)
+		r.events.lifted(d.pod, g, d.steer)
+		ctrl.LoggerFrom(ctx).V(1).Info("gate lifted", "gate", g.policy.GateName, "policy", g.policy.Name,
+			"outcome", g.verdict.Outcome, "duration", waited.Round(time.Millisecond).String(), "steered", d.steer != nil)
+	}
 }
 
 // reread takes the live state of a pod that somebody else wrote, so that the next decision is not made on the same old one.

@@ -77,8 +77,9 @@ func (o *objects) exists(dependency gates.Dependency) bool {
 	return ok && meta.DeletionTimestamp == nil
 }
 
-// need begins to watch a kind, once.
-func (o *objects) need(kind gates.Kind) {
+// need begins to watch the kind of a dependency, once.
+func (o *objects) need(dependency gates.Dependency) {
+	kind := dependency.Kind
 	resource, ok := referenceResource(kind)
 	if !ok {
 		return

@@ -11,9 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -27,7 +27,9 @@ type source struct {
 	clients  kubernetes.Interface
 	waitlist *waitlist
 	objects  *objects
+	named    *named
 	shapes   *gates.Shapes
+	book     *book
 	log      logr.Logger
 
 	queue      workqueue.TypedRateLimitingInterface[reconcile.Request]
@@ -37,13 +39,22 @@ type source struct {
 	expiry     chan struct{} // a reservation was made
 }
 
-func newSource(c cache.Cache, clients kubernetes.Interface, meta metadata.Interface, list *waitlist, log logr.Logger) *source {
+func newSource(mgr ctrl.Manager, c clients, list *waitlist, log logr.Logger) *source {
 	s := &source{
-		cache: c, clients: clients, waitlist: list, shapes: gates.NewShapes(), log: log, expiry: make(chan struct{}, 1),
-		objects: &objects{client: meta, log: log},
+		cache: mgr.GetCache(), clients: c.typed, waitlist: list, shapes: gates.NewShapes(), log: log, expiry: make(chan struct{}, 1),
+		objects: &objects{client: c.metadata, log: log},
+		named:   &named{dynamic: c.dynamic, clients: c.typed, mapper: mgr.GetRESTMapper(), log: log},
 	}
-	s.objects.arrived = func(dependency gates.Dependency) { s.enqueue(list.arrived(dependency)) }
-	list.exists, list.need, list.fleetReady = s.objects.exists, s.objects.need, s.fleetReady.Load
+	arrived := func(dependency gates.Dependency) { s.enqueue(list.arrived(dependency)) }
+	s.objects.arrived, s.named.changed = arrived, arrived
+	list.sources = factSources{
+		exists: s.objects.exists, object: s.named.object, readyEndpoints: s.named.readyEndpoints, fleetReady: s.fleetReady.Load,
+		need: func(dependency gates.Dependency) {
+			s.objects.need(dependency)
+			s.named.need(dependency)
+		},
+		drop: s.named.drop,
+	}
 	return s
 }
 
@@ -51,20 +62,13 @@ func newSource(c cache.Cache, clients kubernetes.Interface, meta metadata.Interf
 func (s *source) Start(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 	s.queue = queue
 	s.objects.start(ctx)
+	s.named.start(ctx)
 	if err := s.watchPolicies(ctx); err != nil {
 		return err
 	}
-	nodes, err := s.cache.GetInformer(ctx, &corev1.Node{})
-	if err != nil {
-		return fmt.Errorf("watch nodes: %w", err)
+	if err := s.watchNodes(ctx); err != nil {
+		return err
 	}
-	registration, err := nodes.AddEventHandler(handlers(
-		func(node *corev1.Node) { s.enqueue(s.waitlist.setNode(node)) },
-		func(node *corev1.Node) { s.waitlist.deleteNode(node.Name) }))
-	if err != nil {
-		return fmt.Errorf("watch nodes: %w", err)
-	}
-	s.synced = append(s.synced, registration.HasSynced)
 	go s.expireReservations(ctx)
 	return s.watchUnscheduled(ctx)
 }
@@ -74,6 +78,31 @@ func (s *source) WaitForSync(ctx context.Context) error {
 	if !toolscache.WaitForCacheSync(ctx.Done(), s.synced...) {
 		return fmt.Errorf("wait for the first view of pods, policies and nodes: %w", context.Cause(ctx))
 	}
+	s.book.open()
+	return nil
+}
+
+func (s *source) watchNodes(ctx context.Context) error {
+	informer, err := newNodeInformer(s.clients.CoreV1().RESTClient())
+	if err != nil {
+		return err
+	}
+	return s.run(ctx, informer, handlers(
+		func(node *gates.Node) { s.enqueue(s.waitlist.setNode(node)) },
+		func(node *gates.Node) { s.waitlist.deleteNode(node.Name()) }))
+}
+
+// run begins a watch that must have synced before any pod is decided on.
+func (s *source) run(ctx context.Context, informer toolscache.SharedIndexInformer, handler toolscache.ResourceEventHandler) error {
+	if err := logWatchErrors(informer, s.log); err != nil {
+		return err
+	}
+	registration, err := informer.AddEventHandler(handler)
+	if err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	s.synced = append(s.synced, registration.HasSynced)
+	go informer.RunWithContext(ctx)
 	return nil
 }
 
@@ -84,20 +113,17 @@ func (s *source) watchUnscheduled(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registration, err := informer.AddEventHandler(handlers(s.setPod, func(pod *gates.Pod) { s.waitlist.deletePod(pod) }))
-	if err != nil {
-		return fmt.Errorf("watch unscheduled pods: %w", err)
-	}
-	if err := logWatchErrors(informer, s.log); err != nil {
-		return err
-	}
-	s.synced = append(s.synced, registration.HasSynced)
-	go informer.RunWithContext(ctx)
-	return nil
+	return s.run(ctx, informer, handlers(s.setPod, s.deletePod))
+}
+
+func (s *source) deletePod(pod *gates.Pod) {
+	s.enqueue(s.waitlist.deletePod(pod))
+	s.book.touch()
 }
 
 func (s *source) setPod(pod *gates.Pod) {
 	s.enqueue(s.waitlist.setPod(pod, time.Now()))
+	s.book.touch()
 	if len(pod.Gates) == 0 {
 		s.reserved() // the room of a steered pod may have been adopted
 	}
@@ -110,7 +136,7 @@ func (s *source) refresh(pod *corev1.Pod) error {
 		return err
 	}
 	if pod.Spec.NodeName != "" {
-		s.waitlist.deletePod(read)
+		s.deletePod(read)
 		return nil
 	}
 	s.setPod(read)
@@ -155,40 +181,29 @@ func (s *source) watchPolicies(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch GatePolicies (is deploy/crd/headstart.dev_gatepolicies.yaml applied?): %w", err)
 	}
-	var mu sync.Mutex
-	known := map[types.UID]*v1alpha1.GatePolicy{}
-	apply := func() {
-		inForce := judge(known)
-		for _, policy := range inForce {
-			if policy.NeedsFleet() {
-				if err := s.watchBound(ctx); err != nil {
-					s.log.Error(err, "cannot tell where pods could run")
-				}
-			}
-		}
-		s.enqueue(s.waitlist.setPolicies(inForce))
-	}
 	registration, err := informer.AddEventHandler(handlers(
 		func(policy *v1alpha1.GatePolicy) {
-			mu.Lock()
-			defer mu.Unlock()
-			old := known[policy.UID]
-			known[policy.UID] = policy
-			if old == nil || old.Generation != policy.Generation {
-				apply()
+			if inForce, changed := s.book.set(policy); changed {
+				s.enforce(ctx, inForce)
 			}
 		},
-		func(policy *v1alpha1.GatePolicy) {
-			mu.Lock()
-			defer mu.Unlock()
-			delete(known, policy.UID)
-			apply()
-		}))
+		func(policy *v1alpha1.GatePolicy) { s.enforce(ctx, s.book.remove(policy)) }))
 	if err != nil {
 		return fmt.Errorf("watch GatePolicies: %w", err)
 	}
 	s.synced = append(s.synced, registration.HasSynced)
 	return nil
+}
+
+func (s *source) enforce(ctx context.Context, inForce map[string]*gates.Policy) {
+	for _, policy := range inForce {
+		if policy.NeedsFleet() {
+			if err := s.watchBound(ctx); err != nil {
+				s.log.Error(err, "cannot tell where pods could run")
+			}
+		}
+	}
+	s.enqueue(s.waitlist.setPolicies(inForce))
 }
 
 func (s *source) enqueue(keys []types.NamespacedName) {

@@ -5,28 +5,35 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"headstart.dev/gates"
-	"headstart.dev/gates/v1alpha1"
 )
 
 // waitlist knows which pod waits for what. Its methods take facts as they arrive and return the pods that want another
 // look; decide takes that look. It is safe for concurrent use.
 type waitlist struct {
-	exists func(gates.Dependency) bool
-	// need is told the kind of each dependency that pods wait for.
-	need func(gates.Kind)
-	// fleetReady says whether nodes and bound pods are known; before that no room is given away.
-	fleetReady func() bool
+	sources factSources
 
 	mu       sync.Mutex
 	policies map[string]*gates.Policy // in force, by gate name
 	pods     map[types.NamespacedName]*waiting
 	byGate   map[string]map[types.NamespacedName]*waiting
 	waiters  map[gates.Dependency]map[types.NamespacedName]*waiting
+	gangs    map[gates.Dependency]*gangState
 	fleet    *gates.Fleet
+}
+
+// factSources are where facts other than pods and nodes come from. They are called with the waitlist locked and must
+// not block.
+type factSources struct {
+	exists         func(gates.Dependency) bool
+	object         func(gates.Dependency) (gates.Object, bool)
+	readyEndpoints func(gates.Dependency) int
+	// fleetReady says whether nodes and bound pods are known; before that no room is given away.
+	fleetReady func() bool
+	// need is told of each thing that a first pod waits for, drop of each that no pod waits for any more.
+	need, drop func(gates.Dependency)
 }
 
 // waiting is a pod with at least one gate.
@@ -38,11 +45,16 @@ type waiting struct {
 	lifted []string
 }
 
+// has says whether the pod has the gate, as far as we know.
+func (p *waiting) has(gate string) bool {
+	return hasGate(p.Pod, gate) && !slices.Contains(p.lifted, gate)
+}
+
 func newWaitlist() *waitlist {
 	return &waitlist{
 		policies: map[string]*gates.Policy{}, pods: map[types.NamespacedName]*waiting{},
 		byGate: map[string]map[types.NamespacedName]*waiting{}, waiters: map[gates.Dependency]map[types.NamespacedName]*waiting{},
-		fleet: gates.NewFleet(),
+		gangs: map[gates.Dependency]*gangState{}, fleet: gates.NewFleet(),
 	}
 }
 
@@ -56,58 +68,103 @@ func (w *waitlist) setPod(pod *gates.Pod, now time.Time) []types.NamespacedName 
 		w.fleet.Release(old.UID)
 		old = nil
 	}
+	var wake []types.NamespacedName
+	if old != nil && !pod.Deleting {
+		wake = w.leftGate(old, pod)
+	}
 	if len(pod.Gates) == 0 || pod.Deleting {
 		if old != nil {
 			w.remove(old)
 		}
-		if pod.Deleting {
-			return w.wake(w.fleet.Release(pod.UID))
-		}
-		if !w.policyless() {
+		switch {
+		case pod.Deleting:
+			wake = append(wake, w.wake(w.fleet.Release(pod.UID))...)
+		case len(w.policies) > 0:
 			w.fleet.Adopt(pod, now)
 		}
-		return nil
+		return wake
 	}
 	next := &waiting{Pod: pod}
 	if old != nil {
-		next.lifted = slices.DeleteFunc(old.lifted, func(gate string) bool { return !slices.Contains(pod.Gates, gate) })
-		w.remove(old)
+		next.lifted = slices.DeleteFunc(old.lifted, func(gate string) bool { return !hasGate(pod, gate) })
+		w.replace(old, next)
+	} else {
+		w.insert(next)
 	}
+	return append(wake, pod.Key())
+}
+
+// replace puts a newer view of a pod in the place of an older one. What it waits for is kept open in between: a watch
+// must not end and begin anew because a pod was written.
+func (w *waitlist) replace(old, next *waiting) {
 	w.insert(next)
-	return []types.NamespacedName{pod.Key()}
+	for _, gate := range old.Gates {
+		if !hasGate(next.Pod, gate) {
+			w.takeGate(gate, old)
+		}
+	}
+	for _, dependency := range old.dependencies {
+		if !slices.Contains(next.dependencies, dependency) {
+			w.takeWaiter(dependency, old)
+		}
+	}
 }
 
 // deletePod takes note that a pod is no longer unscheduled: it is bound, or gone. A bound pod's room is accounted for
 // by bindPod, in whichever order the two come.
-func (w *waitlist) deletePod(pod *gates.Pod) {
+func (w *waitlist) deletePod(pod *gates.Pod) []types.NamespacedName {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if old := w.pods[pod.Key()]; old != nil && old.UID == pod.UID {
-		w.remove(old)
+	old := w.pods[pod.Key()]
+	if old == nil || old.UID != pod.UID {
+		return nil
 	}
+	w.remove(old)
+	return w.askAgain(old)
 }
 
 func (w *waitlist) insert(pod *waiting) {
 	w.pods[pod.Key()] = pod
 	for _, gate := range pod.Gates {
 		put(w.byGate, gate, pod)
-		if policy := w.policies[gate]; policy != nil {
-			pod.dependencies = append(pod.dependencies, policy.Dependencies(pod.Pod)...)
+		policy := w.policies[gate]
+		if policy == nil {
+			continue
+		}
+		pod.dependencies = append(pod.dependencies, policy.Dependencies(pod.Pod)...)
+		if name, ok := policy.Gang(pod.Pod); ok && w.gangs[name] == nil {
+			w.gangs[name] = &gangState{}
 		}
 	}
 	for _, dependency := range pod.dependencies {
+		if len(w.waiters[dependency]) == 0 {
+			w.sources.need(dependency)
+		}
 		put(w.waiters, dependency, pod)
-		w.need(dependency.Kind)
 	}
 }
 
 func (w *waitlist) remove(pod *waiting) {
 	delete(w.pods, pod.Key())
 	for _, gate := range pod.Gates {
-		take(w.byGate, gate, pod)
+		w.takeGate(gate, pod)
 	}
 	for _, dependency := range pod.dependencies {
-		take(w.waiters, dependency, pod)
+		w.takeWaiter(dependency, pod)
+	}
+}
+
+func (w *waitlist) takeGate(gate string, pod *waiting) {
+	if delete(w.byGate[gate], pod.Key()); len(w.byGate[gate]) == 0 {
+		delete(w.byGate, gate)
+	}
+}
+
+func (w *waitlist) takeWaiter(dependency gates.Dependency, pod *waiting) {
+	if delete(w.waiters[dependency], pod.Key()); len(w.waiters[dependency]) == 0 {
+		delete(w.waiters, dependency)
+		delete(w.gangs, dependency)
+		w.sources.drop(dependency)
 	}
 }
 
@@ -116,12 +173,6 @@ func put[K comparable](index map[K]map[types.NamespacedName]*waiting, key K, pod
 		index[key] = map[types.NamespacedName]*waiting{}
 	}
 	index[key][pod.Key()] = pod
-}
-
-func take[K comparable](index map[K]map[types.NamespacedName]*waiting, key K, pod *waiting) {
-	if delete(index[key], pod.Key()); len(index[key]) == 0 {
-		delete(index, key)
-	}
 }
 
 // setPolicies replaces the policies in force. It returns the pods of the gates whose policy changed.
@@ -147,15 +198,11 @@ func (w *waitlist) setPolicies(policies map[string]*gates.Policy) []types.Namesp
 		}
 	}
 	for _, key := range out {
-		pod := w.pods[key]
-		w.remove(pod)
-		pod.dependencies = nil
-		w.insert(pod)
+		old := w.pods[key]
+		w.replace(old, &waiting{Pod: old.Pod, lifted: old.lifted})
 	}
 	return out
 }
-
-func (w *waitlist) policyless() bool { return len(w.policies) == 0 }
 
 // arrived returns the pods that wait for a thing that has come to be.
 func (w *waitlist) arrived(dependency gates.Dependency) []types.NamespacedName {
@@ -177,7 +224,7 @@ func (w *waitlist) everyone() []types.NamespacedName {
 	return out
 }
 
-func (w *waitlist) setNode(node *corev1.Node) []types.NamespacedName {
+func (w *waitlist) setNode(node *gates.Node) []types.NamespacedName {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.wake(w.fleet.SetNode(node))
@@ -221,80 +268,4 @@ func (w *waitlist) wake(dependencies []gates.Dependency) []types.NamespacedName 
 		}
 	}
 	return out
-}
-
-// gateDecision is what is to be done with one gate of a pod.
-type gateDecision struct {
-	policy  *gates.Policy
-	verdict gates.Verdict
-}
-
-// decision is what is to be done with a pod.
-type decision struct {
-	pod *gates.Pod
-	// lift are the gates to remove now; wait those that stay.
-	lift, wait []gateDecision
-	// steer is set when the last gate goes and there is room on a warm node.
-	steer *corev1.PreferredSchedulingTerm
-	// again is when to look again although nothing happens: the next deadline. Zero: never.
-	again time.Time
-}
-
-// decide looks at a pod. It reserves room for a pod that is to be steered; undo gives it back.
-func (w *waitlist) decide(key types.NamespacedName, now time.Time) (d decision, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	pod := w.pods[key]
-	if pod == nil {
-		return d, false
-	}
-	d.pod = pod.Pod
-	facts := gates.Facts{Exists: w.exists, Fleet: w.fleet}
-	left, steered := 0, false
-	for _, gate := range pod.Gates {
-		policy := w.policies[gate]
-		if slices.Contains(pod.lifted, gate) {
-			continue
-		}
-		if policy == nil || (policy.NeedsFleet() && !w.fleetReady()) {
-			left++
-			continue
-		}
-		g := gateDecision{policy: policy, verdict: policy.Evaluate(pod.Pod, facts, now)}
-		if g.verdict.Outcome == gates.Wait {
-			left++
-			d.wait = append(d.wait, g)
-			if !policy.Hold && (d.again.IsZero() || g.verdict.Deadline.Before(d.again)) {
-				d.again = g.verdict.Deadline
-			}
-			continue
-		}
-		d.lift = append(d.lift, g)
-		steered = steered || (g.verdict.Outcome == gates.Lift && policy.Placement == v1alpha1.PlacementPreferred)
-	}
-	if left == 0 && steered && len(d.lift) > 0 {
-		if term, ok := w.fleet.Reserve(pod.Pod, now); ok {
-			d.steer = &term
-		}
-	}
-	for _, g := range d.lift {
-		pod.lifted = append(pod.lifted, g.policy.GateName)
-	}
-	return d, true
-}
-
-// undo takes back a decision that was not carried out.
-func (w *waitlist) undo(d decision) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if d.steer != nil {
-		w.fleet.Release(d.pod.UID)
-	}
-	pod := w.pods[d.pod.Key()]
-	if pod == nil || pod.UID != d.pod.UID {
-		return
-	}
-	for _, g := range d.lift {
-		pod.lifted = slices.DeleteFunc(pod.lifted, func(gate string) bool { return gate == g.policy.GateName })
-	}
 }

@@ -28,6 +28,18 @@ const (
 	PlacementPreferred Placement = "Preferred"
 )
 
+// Overflow says what happens to pods that the warm nodes cannot hold.
+// +kubebuilder:validation:Enum=Wait;Release
+type Overflow string
+
+// What happens to pods that the warm nodes cannot hold.
+const (
+	// OverflowWait lets them wait for room, until the deadline.
+	OverflowWait Overflow = "Wait"
+	// OverflowRelease lifts their gate at once, unsteered.
+	OverflowRelease Overflow = "Release"
+)
+
 // GatePolicySpec says which gate is meant, what a pod that carries it waits for, and what happens when that never comes.
 type GatePolicySpec struct {
 	// gateName is the name of the scheduling gate, as pods carry it in spec.schedulingGates. Gates that no policy names
@@ -41,6 +53,7 @@ type GatePolicySpec struct {
 	// requires lists what must hold before the gate is lifted; all of it must hold.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.filter(r, has(r.gang)).size() <= 1",message="requires may hold one gang: a pod is in one gang, make one GatePolicy each"
 	// +listType=atomic
 	// +required
 	Requires []Requirement `json:"requires"`
@@ -55,6 +68,12 @@ type GatePolicySpec struct {
 	// +kubebuilder:default=Release
 	// +optional
 	OnDeadline OnDeadline `json:"onDeadline,omitempty"`
+
+	// overflow says what happens to a pod whose images are warm on nodes where it could run, all of which are full: Wait
+	// for room until the deadline, or Release the gate at once, unsteered, so that an autoscaler can act on the pod.
+	// +kubebuilder:default=Wait
+	// +optional
+	Overflow Overflow `json:"overflow,omitempty"`
 
 	// placement says how a pod whose last gate is lifted is steered to nodes on which its images are warm.
 	// +kubebuilder:default=Preferred
@@ -83,7 +102,7 @@ type WarmPoolReference struct {
 }
 
 // Requirement is one thing that a pod waits for. Exactly one field is set.
-// +kubebuilder:validation:ExactlyOneOf=images;references
+// +kubebuilder:validation:ExactlyOneOf=images;references;nodes;object;service;gang
 type Requirement struct {
 	// images: the pod's images are warm on nodes where the pod could run.
 	// +optional
@@ -93,6 +112,22 @@ type Requirement struct {
 	// exists. Those that the pod marks optional are not waited for.
 	// +optional
 	References *ReferencesRequirement `json:"references,omitempty"`
+
+	// nodes: enough nodes on which the pod could run have a condition.
+	// +optional
+	Nodes *NodesRequirement `json:"nodes,omitempty"`
+
+	// object: an object exists and an expression over it holds.
+	// +optional
+	Object *ObjectRequirement `json:"object,omitempty"`
+
+	// service: a Service has enough ready endpoints.
+	// +optional
+	Service *ServiceRequirement `json:"service,omitempty"`
+
+	// gang: all members of a group of pods are there and fit on the nodes together; they are lifted all or none.
+	// +optional
+	Gang *GangRequirement `json:"gang,omitempty"`
 }
 
 // ImagesRequirement waits for warm images. An image is warm on a node when it is present, unpacked and complete there; a
@@ -110,6 +145,95 @@ type ImagesRequirement struct {
 // ReferencesRequirement waits for the objects that a pod names in its own namespace, and for the cluster's classes that
 // it names.
 type ReferencesRequirement struct{}
+
+// NodesRequirement counts nodes that have a condition with status True and on which the pod could run: node selector,
+// affinity, tolerations and allocatable resources fit. What other pods take at present does not count against a node.
+type NodesRequirement struct {
+	// condition is the condition's type, such as headstart.dev/CSIReady.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	// +required
+	Condition string `json:"condition"`
+
+	// min is how many such nodes there must be.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	Min int32 `json:"min,omitempty"`
+}
+
+// ObjectRequirement waits until an object exists, is not being deleted, and an expression over it is true.
+type ObjectRequirement struct {
+	// apiVersion of the object: v1, apps/v1.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-z0-9.-]+/)?v[0-9a-z]+$')",message="apiVersion must be version or group/version: v1, apps/v1"
+	// +required
+	APIVersion string `json:"apiVersion"`
+
+	// kind of the object, such as ConfigMap. The controller needs the right to read it.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Z][A-Za-z0-9]*$')",message="kind must be written as manifests have it: ConfigMap, not configmaps"
+	// +required
+	Kind string `json:"kind"`
+
+	// namespace of the object; by default the pod's. It has no meaning for kinds that have no namespace.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+
+	// name of the object.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +required
+	Name string `json:"name"`
+
+	// expression is CEL over the variable object, and must give a bool: object.data.ready == 'true'. A field that the
+	// object does not have makes it false; its cost is limited. Empty: the object need only exist.
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	Expression string `json:"expression,omitempty"`
+}
+
+// ServiceRequirement waits for ready endpoints of a Service, counted once for each address of its EndpointSlices.
+type ServiceRequirement struct {
+	// namespace of the Service; by default the pod's.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+
+	// name of the Service.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +required
+	Name string `json:"name"`
+
+	// minReadyEndpoints is how many endpoints must be ready.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	// +optional
+	MinReadyEndpoints int32 `json:"minReadyEndpoints,omitempty"`
+}
+
+// GangRequirement waits until all members of a gang are there, everything else that the policy requires holds for each
+// of them, and they fit on the nodes together. Then the gate is lifted from all of them. When a member is past the gate
+// (the controller was killed half way, or a deadline or another controller lifted it), the others follow at once.
+type GangRequirement struct {
+	// label is the key of the pod label whose value names the gang, within the pod's namespace: job-name.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	// +required
+	Label string `json:"label"`
+
+	// size is how many members there must be.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +required
+	Size int32 `json:"size"`
+}
 
 // GatePolicyStatus tells what the policy does at present. It holds counts, never lists of pods.
 type GatePolicyStatus struct {

@@ -126,7 +126,8 @@ func TestRecreatedPodIsNotLiftedForItsPredecessor(t *testing.T) {
 	ns, gate := namespace(t, c), "example.com/recreated"
 	policy(t, c, "recreated", v1alpha1.GatePolicySpec{GateName: gate, Requires: references()})
 	for range 10 {
-		old := makePod(ns, "web", gate).envFrom("old").create(t, c)
+		// The second gate keeps the scheduler's hands off: its late status patches can hit the successor.
+		old := makePod(ns, "web", gate, "other.example/hold").envFrom("old").create(t, c)
 		cm := configMap(t, c, ns, "old") // the predecessor may be lifted from now on
 		require.NoError(t, c.Delete(t.Context(), old))
 		fresh := makePod(ns, "web", gate).envFrom("fresh").create(t, c)

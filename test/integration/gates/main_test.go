@@ -33,7 +33,7 @@ import (
 const patience = 30 * time.Second
 
 // quiet is how long a test looks on while nothing may happen.
-const quiet = 700 * time.Millisecond
+const quiet = 500 * time.Millisecond
 
 // plane is shared by all tests of the package; each works in a namespace and on gates of its own.
 var plane *testenv.ControlPlane
@@ -95,7 +95,7 @@ func startController(t testing.TB, cfg *rest.Config) (stop func()) {
 		Controller: config.Controller{SkipNameValidation: &skip},
 	})
 	require.NoError(t, err)
-	require.NoError(t, controller.SetupWithManager(mgr))
+	require.NoError(t, controller.SetupWithManager(mgr, controller.Config{}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()

@@ -1,0 +1,138 @@
+package controller
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/gates"
+	"headstart.dev/gates/v1alpha1"
+)
+
+// gateDecision is what is to be done with one gate of a pod.
+type gateDecision struct {
+	policy  *gates.Policy
+	verdict gates.Verdict
+}
+
+// decision is what is to be done with a pod.
+type decision struct {
+	pod *gates.Pod
+	// lift are the gates to remove now; wait those that stay.
+	lift, wait []gateDecision
+	// steer is set when the last gate goes and there is room on a warm node.
+	steer *corev1.PreferredSchedulingTerm
+	// again is when to look again although nothing happens: the next deadline. Zero: never.
+	again time.Time
+	// unknown are gangs of which the API server must be asked first.
+	unknown []gangQuestion
+	// wake are the members of a gang whose lift was decided just now.
+	wake []types.NamespacedName
+}
+
+type gangQuestion struct {
+	gang gates.Dependency
+	gate string
+}
+
+// decide looks at a pod. It reserves room for a pod that is to be steered; undo gives it back.
+func (w *waitlist) decide(key types.NamespacedName, now time.Time) (d decision, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pod := w.pods[key]
+	if pod == nil {
+		return d, false
+	}
+	d.pod = pod.Pod
+	left := 0
+	for _, gate := range pod.Gates {
+		if slices.Contains(pod.lifted, gate) {
+			continue
+		}
+		policy := w.policies[gate]
+		if policy == nil || (policy.NeedsFleet() && !w.sources.fleetReady()) || w.unknown(&d, policy) {
+			left++
+			continue
+		}
+		g := gateDecision{policy: policy, verdict: policy.Evaluate(pod.Pod, w.facts(gate), now)}
+		if g.verdict.Outcome == gates.Wait {
+			left++
+			d.wait = append(d.wait, g)
+			if !policy.Hold && (d.again.IsZero() || g.verdict.Deadline.Before(d.again)) {
+				d.again = g.verdict.Deadline
+			}
+			continue
+		}
+		d.lift = append(d.lift, g)
+		w.release(&d, g)
+	}
+	if left == 0 {
+		w.steer(&d, now)
+	}
+	for _, g := range d.lift {
+		pod.lifted = append(pod.lifted, g.policy.GateName)
+	}
+	return d, true
+}
+
+func (w *waitlist) facts(gate string) gates.Facts {
+	return gates.Facts{
+		Exists: w.sources.exists, Object: w.sources.object, ReadyEndpoints: w.sources.readyEndpoints, Fleet: w.fleet,
+		Gang: func(name gates.Dependency) gates.Gang { return w.gang(name, gate) },
+	}
+}
+
+// unknown notes a question that must be answered before the policy can be evaluated.
+func (w *waitlist) unknown(d *decision, policy *gates.Policy) bool {
+	name, ok := policy.Gang(d.pod)
+	if !ok || w.gangs[name].known {
+		return false
+	}
+	d.unknown = append(d.unknown, gangQuestion{name, policy.GateName})
+	return true
+}
+
+// release makes the decision on one member of a gang that of all: none of the others is judged again.
+func (w *waitlist) release(d *decision, g gateDecision) {
+	name, ok := g.policy.Gang(d.pod)
+	if !ok || g.verdict.Outcome != gates.Lift || w.gangs[name].released {
+		return
+	}
+	w.gangs[name].released = true
+	for key := range w.waiters[name] {
+		if key != d.pod.Key() {
+			d.wake = append(d.wake, key)
+		}
+	}
+}
+
+// steer finds a warm node for a pod that loses its last gate, when a policy that lets it go wants that.
+func (w *waitlist) steer(d *decision, now time.Time) {
+	wanted := slices.ContainsFunc(d.lift, func(g gateDecision) bool {
+		return g.verdict.Outcome == gates.Lift && g.policy.Placement == v1alpha1.PlacementPreferred
+	})
+	if !wanted {
+		return
+	}
+	if term, ok := w.fleet.Reserve(d.pod, now); ok {
+		d.steer = &term
+	}
+}
+
+// undo takes back a decision that was not carried out. A gang that was released stays so: it is all or nothing.
+func (w *waitlist) undo(d decision) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d.steer != nil {
+		w.fleet.Release(d.pod.UID)
+	}
+	pod := w.pods[d.pod.Key()]
+	if pod == nil || pod.UID != d.pod.UID {
+		return
+	}
+	for _, g := range d.lift {
+		pod.lifted = slices.DeleteFunc(pod.lifted, func(gate string) bool { return gate == g.policy.GateName })
+	}
+}

@@ -1,0 +1,103 @@
+package gates
+
+// referencesRequirement: everything that the pod names exists.
+type referencesRequirement struct{}
+
+func (referencesRequirement) dependencies(pod *Pod) []Dependency {
+	out := make([]Dependency, 0, len(pod.references))
+	for _, ref := range pod.references {
+		out = append(out, ref.in(pod.Namespace))
+	}
+	return out
+}
+
+func (referencesRequirement) unmet(pod *Pod, facts Facts) []Unmet {
+	var out []Unmet
+	for _, ref := range pod.references {
+		if dependency := ref.in(pod.Namespace); !facts.Exists(dependency) {
+			out = append(out, Unmet{Dependency: dependency, Want: 1})
+		}
+	}
+	return out
+}
+
+// imagesRequirement: all images of the pod are warm on enough nodes where it could run now.
+type imagesRequirement struct {
+	minNodes int
+	// overflow lets the pod go when the warm nodes are full.
+	overflow bool
+}
+
+func (imagesRequirement) dependencies(pod *Pod) []Dependency {
+	out := make([]Dependency, 0, len(pod.Images))
+	for _, image := range pod.Images {
+		out = append(out, Dependency{Kind: KindImage, Name: image})
+	}
+	return out
+}
+
+func (r imagesRequirement) unmet(pod *Pod, facts Facts) []Unmet {
+	if len(pod.Images) == 0 || facts.Fleet.holds(pod) {
+		return nil
+	}
+	have := facts.Fleet.withRoom(pod.Shape, r.minNodes)
+	if have >= r.minNodes || (r.overflow && len(facts.Fleet.warmNodes(pod.Shape)) >= r.minNodes) {
+		return nil
+	}
+	// Name the image that is warm on the fewest nodes: that is the one to look after.
+	rarest := pod.Images[0]
+	for _, image := range pod.Images {
+		if len(facts.Fleet.warm[image]) < len(facts.Fleet.warm[rarest]) {
+			rarest = image
+		}
+	}
+	return []Unmet{{
+		Dependency: Dependency{Kind: KindImage, Name: rarest}, Have: have, Want: r.minNodes,
+		Seen: len(facts.Fleet.warm[rarest]),
+	}}
+}
+
+// nodesRequirement: enough nodes where the pod could run have a condition.
+type nodesRequirement struct {
+	condition string
+	min       int
+}
+
+func (r nodesRequirement) dependencies(*Pod) []Dependency {
+	return []Dependency{{Kind: KindNodeCondition, Name: r.condition}}
+}
+
+func (r nodesRequirement) unmet(pod *Pod, facts Facts) []Unmet {
+	have := facts.Fleet.withCondition(pod.Shape, r.condition)
+	if have >= r.min {
+		return nil
+	}
+	return []Unmet{{Dependency: Dependency{Kind: KindNodeCondition, Name: r.condition}, Have: have, Want: r.min}}
+}
+
+// serviceRequirement: a Service has ready endpoints.
+type serviceRequirement struct {
+	namespace, name string
+	min             int
+}
+
+func (r serviceRequirement) dependency(pod *Pod) Dependency {
+	d := Dependency{Kind: KindService, Namespace: r.namespace, Name: r.name}
+	if d.Namespace == "" {
+		d.Namespace = pod.Namespace
+	}
+	return d
+}
+
+func (r serviceRequirement) dependencies(pod *Pod) []Dependency {
+	return []Dependency{r.dependency(pod)}
+}
+
+func (r serviceRequirement) unmet(pod *Pod, facts Facts) []Unmet {
+	dependency := r.dependency(pod)
+	have := facts.ReadyEndpoints(dependency)
+	if have >= r.min {
+		return nil
+	}
+	return []Unmet{{Dependency: dependency, Have: have, Want: r.min}}
+}
