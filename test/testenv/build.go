@@ -14,3 +14,6 @@ func BuildServers(ctx context.Context, progress io.Writer, names ...string) (str
 	}
 	return binaries.Ensure(ctx, progress, names...)
 }
+
+// ModuleRoot returns the repository's root, found from the working directory.
+func ModuleRoot() (string, error) { return binaries.ModuleRoot() }

@@ -108,6 +108,9 @@ func (cp *ControlPlane) start(ctx context.Context) error {
 		if err := cp.startControllerManager(ctx); err != nil {
 			return err
 		}
+		if err := cp.waitServiceAccount(ctx); err != nil {
+			return err
+		}
 	}
 	return InstallCRDs(ctx, cp.Config(), cp.cfg.CRDDirs...)
 }

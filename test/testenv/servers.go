@@ -23,6 +23,9 @@ const (
 	serviceCIDR = "10.96.0.0/16"
 	// apiServerStopTimeout is how long open requests may hold the server up; watches are ended after a second.
 	apiServerStopTimeout = 20 * time.Second
+
+	serviceAccountTimeout = 30 * time.Second
+	serviceAccountPeriod  = 50 * time.Millisecond
 )
 
 var (
@@ -101,6 +104,30 @@ func (cp *ControlPlane) startControllerManager(ctx context.Context) error {
 	return cp.startServer(ctx, process.Config{
 		Name: binaries.ControllerManager, Args: append(args, cp.cfg.ControllerManagerArgs...), Ready: ready,
 	})
+}
+
+// waitServiceAccount returns when pods can be created in the namespace "default".
+func (cp *ControlPlane) waitServiceAccount(ctx context.Context) error {
+	tlsConfig, err := rest.TLSConfigFor(cp.Config())
+	if err != nil {
+		return fmt.Errorf("make the admin's TLS configuration: %w", err)
+	}
+	exists := answersOK(cp.url()+"/api/v1/namespaces/default/serviceaccounts/default", tlsConfig)
+	ctx, cancel := context.WithTimeout(ctx, serviceAccountTimeout)
+	defer cancel()
+	tick := time.NewTicker(serviceAccountPeriod)
+	defer tick.Stop()
+	for {
+		err := exists(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the default service account: %w", err)
+		case <-tick.C:
+		}
+	}
 }
 
 // clientServer returns the flags and the health check that the scheduler and the controller-manager have in common.

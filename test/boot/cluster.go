@@ -1,0 +1,224 @@
+// Package boot boots one node the way a real one boots, with Headstart or without, beside a real control plane, and
+// records when each thing happened. The demo shows it and the e2e tests check it.
+//
+// What a cloud adds to a boot is played, with the same delays in both forms: the time until the kubelet starts, the CNI
+// plugin that its DaemonSet brings, the ConfigMap that somebody writes. All else is the real thing. Start from
+// NewCluster.
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"headstart.dev/test/testenv"
+	"headstart.dev/test/testenv/images"
+)
+
+const (
+	controllerNamespace = "headstart-system"
+	controllerUser      = "system:serviceaccount:" + controllerNamespace + ":headstart-controller"
+	imageName           = "shop/web:v1"
+)
+
+// Config describes the cluster.
+type Config struct {
+	// Image is the workload's image.
+	Image images.Spec
+	// RegistryBytesPerSecond limits what the registry sends, all connections together; 0 is as fast as the machine.
+	RegistryBytesPerSecond int64
+	// Progress receives lines while servers, programs and images are made.
+	Progress io.Writer
+}
+
+// Cluster is a control plane with headstart-controller in it, a registry that holds the workload's image, and no node.
+type Cluster struct {
+	// ImageRef is the workload's image, ImageBytes the compressed size of its layers.
+	ImageRef   string
+	ImageBytes int64
+
+	cfg        Config
+	plane      *testenv.ControlPlane
+	registry   *testenv.Registry
+	controller *testenv.Program
+	client     *kubernetes.Clientset
+	binDir     string
+	agent      string
+}
+
+// NewCluster starts a cluster. The caller must Stop it; on error nothing is left running.
+func NewCluster(ctx context.Context, cfg Config) (*Cluster, error) {
+	c := &Cluster{cfg: cfg}
+	if err := c.start(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	say := func(format string, args ...any) { fmt.Fprintf(c.cfg.Progress, format+"\n", args...) }
+	var err error
+	if c.binDir, err = os.MkdirTemp("", "headstart-boot-"); err != nil {
+		return fmt.Errorf("make a folder for the programs: %w", err)
+	}
+	say("building headstart-agent and headstart-controller")
+	if c.agent, err = testenv.BuildCommand(ctx, c.binDir, "headstart-agent"); err != nil {
+		return err
+	}
+	controller, err := testenv.BuildCommand(ctx, c.binDir, "headstart-controller")
+	if err != nil {
+		return err
+	}
+	if _, err := testenv.BuildServers(ctx, c.cfg.Progress); err != nil {
+		return err
+	}
+	say("starting etcd, kube-apiserver, kube-scheduler and kube-controller-manager")
+	c.plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{
+		Scheduler: true, ControllerManager: true, CRDDirs: []string{"deploy/crd"}, Progress: c.cfg.Progress,
+	})
+	if err != nil {
+		return err
+	}
+	if c.client, err = kubernetes.NewForConfig(c.plane.Config()); err != nil {
+		return fmt.Errorf("make a client: %w", err)
+	}
+	if err := c.startRegistry(ctx, say); err != nil {
+		return err
+	}
+	say("starting headstart-controller with the roles of deploy/rbac")
+	return c.startController(ctx, controller)
+}
+
+// startRegistry makes the workload's image of real files and pushes it.
+func (c *Cluster) startRegistry(ctx context.Context, say func(string, ...any)) error {
+	var err error
+	c.registry, err = testenv.NewRegistry(ctx, testenv.RegistryConfig{Progress: c.cfg.Progress})
+	if err != nil {
+		return err
+	}
+	say("making the workload's image of real files: %d layers, %d MiB", len(c.cfg.Image.Layers), c.cfg.Image.Bytes()>>20)
+	image, err := images.Build(ctx, c.cfg.Image)
+	if err != nil {
+		return err
+	}
+	manifest, err := image.Manifest()
+	if err != nil {
+		return fmt.Errorf("read the workload's manifest: %w", err)
+	}
+	for _, layer := range manifest.Layers {
+		c.ImageBytes += layer.Size
+	}
+	say("pushing it to the local registry: %d MiB compressed", c.ImageBytes>>20)
+	if c.ImageRef, _, err = c.registry.Push(ctx, imageName, image); err != nil {
+		return err
+	}
+	c.registry.Proxy.SetBandwidth(c.cfg.RegistryBytesPerSecond)
+	return nil
+}
+
+// startController runs headstart-controller as the service account that it is deployed with, and with its roles only.
+func (c *Cluster) startController(ctx context.Context, program string) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: controllerNamespace}}
+	if _, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("make the controller's namespace: %w", err)
+	}
+	root, err := testenv.ModuleRoot()
+	if err != nil {
+		return err
+	}
+	roles, err := filepath.Glob(filepath.Join(root, "deploy", "rbac", "*.yaml"))
+	if err != nil || len(roles) == 0 {
+		return errors.Join(errors.New("find the roles of deploy/rbac: none there"), err)
+	}
+	if err := testenv.ApplyFiles(ctx, c.plane.Config(), roles...); err != nil {
+		return err
+	}
+	if err := c.bindRoles(ctx); err != nil {
+		return err
+	}
+	if err := testenv.Apply(ctx, c.plane.Config(), policies); err != nil {
+		return err
+	}
+	c.controller, err = testenv.NewProgram(ctx, testenv.ProgramConfig{
+		Path: program,
+		Args: []string{
+			"--kubeconfig=" + c.plane.Kubeconfig(controllerUser, "system:serviceaccounts", "system:serviceaccounts:"+controllerNamespace),
+			"--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0",
+		},
+	})
+	return err
+}
+
+// bindRoles gives the controller's user every role that is the controller's by its name, as the chart does.
+func (c *Cluster) bindRoles(ctx context.Context) error {
+	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: controllerUser}}
+	rbac := c.client.RbacV1()
+	clusterRoles, err := rbac.ClusterRoles().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list cluster roles: %w", err)
+	}
+	for _, role := range clusterRoles.Items {
+		if !strings.HasPrefix(role.Name, "headstart-controller") {
+			continue
+		}
+		binding := &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Subjects: subjects,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		}
+		if _, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("bind cluster role %q: %w", role.Name, err)
+		}
+	}
+	roles, err := rbac.Roles(controllerNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list roles: %w", err)
+	}
+	for _, role := range roles.Items {
+		binding := &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Subjects: subjects,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
+		}
+		if _, err := rbac.RoleBindings(controllerNamespace).Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("bind role %q: %w", role.Name, err)
+		}
+	}
+	return nil
+}
+
+// Registry holds the workload's image and counts what is pulled of it.
+func (c *Cluster) Registry() *testenv.Registry { return c.registry }
+
+// ControllerLog is the end of what headstart-controller wrote.
+func (c *Cluster) ControllerLog() string {
+	if c.controller == nil {
+		return ""
+	}
+	return c.controller.Log(logBytes)
+}
+
+// Stop ends everything. It is safe to call again.
+func (c *Cluster) Stop() error {
+	var errs []error
+	if c.controller != nil {
+		errs = append(errs, c.controller.Stop())
+	}
+	if c.registry != nil {
+		errs = append(errs, c.registry.Stop())
+	}
+	if c.plane != nil {
+		errs = append(errs, c.plane.Stop())
+	}
+	if c.binDir != "" {
+		errs = append(errs, os.RemoveAll(c.binDir))
+	}
+	return errors.Join(errs...)
+}
