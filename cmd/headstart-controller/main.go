@@ -51,6 +51,7 @@ func newRootCommand() *cobra.Command {
 		},
 	}
 	o.bind(root.Flags())
+	root.AddCommand(newUpgradeCRDsCommand(), newCleanUpCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
