@@ -9,9 +9,10 @@ import (
 	"io"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"headstart.dev/prepull/containerd/internal/inflate"
 )
 
 // Inflated bytes go from the inflater to the writer in blocks, a few ahead: enough that neither waits for the other's
@@ -26,9 +27,9 @@ const (
 // itself refuses more than 128 MiB unless told otherwise.
 const maxZstdWindow = 128 << 20
 
-// inflate writes the tar within a layer to out. Like containerd it trusts the first bytes over the media type, but for a
+// decompress writes the tar within a layer to out. Like containerd it trusts the first bytes over the media type, but for a
 // layer that is declared uncompressed.
-func inflate(mediaType string, in io.Reader, out io.Writer) error {
+func decompress(mediaType string, in io.Reader, out io.Writer) error {
 	buffered := bufio.NewReaderSize(in, 64<<10)
 	head, err := buffered.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -38,11 +39,7 @@ func inflate(mediaType string, in io.Reader, out io.Writer) error {
 	switch {
 	case mediaType == ocispec.MediaTypeImageLayer:
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 0x08}):
-		zip, err := gzip.NewReader(buffered)
-		if err != nil {
-			return fmt.Errorf("read gzip: %w", err)
-		}
-		tarStream = zip
+		tarStream = inflate.NewReader(buffered)
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}):
 		decoder, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {

@@ -74,7 +74,7 @@ func Unpack(ctx context.Context, dir string, l Layer, src io.Reader, options Opt
 	var inflateTime time.Duration
 	go func() {
 		began := time.Now()
-		err := inflate(l.Desc.MediaType, in, blocks)
+		err := decompress(l.Desc.MediaType, in, blocks)
 		inflateTime = time.Since(began) - in.waited - blocks.blocked
 		blocks.closeWrite(err)
 		inflated <- err
