@@ -50,6 +50,8 @@ type Layer struct {
 type Options struct {
 	// Guard is asked every 64 MiB and every 8192 files whether there is still room; its error ends the work.
 	Guard func() error
+	// Allowed is what any layer may unpack to, in bytes, however small it is; 0 is a gibibyte.
+	Allowed int64
 }
 
 // Result is an unpacked layer.
@@ -82,7 +84,10 @@ func Unpack(ctx context.Context, dir string, l Layer, src io.Reader, options Opt
 
 	var result Result
 	began := time.Now()
-	limit := max(alwaysAllowed, l.Desc.Size*maxRatio)
+	if options.Allowed == 0 {
+		options.Allowed = alwaysAllowed
+	}
+	limit := max(options.Allowed, l.Desc.Size*maxRatio)
 	out := &meter{reader: blocks, digester: l.DiffID.Algorithm().Hash(), limit: limit}
 	dirs := newDirectories(dir)
 	err := apply(ctx, dir, l.Base, out, dirs, options.Guard)
