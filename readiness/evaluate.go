@@ -80,7 +80,7 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 		return d
 	}
 	if d.ignores(f) {
-		d.State = StateIgnored
+		d.State, d.Reasons = StateIgnored, nil
 		return d
 	}
 	d.hold(f, now)

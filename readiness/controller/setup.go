@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -46,16 +47,17 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("register readiness metrics: %w", err)
 	}
-	// The writers pace themselves by the API server's answers: a client-side limit would only add delay.
-	rc := rest.CopyConfig(mgr.GetConfig())
-	rc.QPS, rc.Burst = -1, -1
-	rc.ContentType = "application/vnd.kubernetes.protobuf"
-	rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	clock := newServerClock()
-	rc.Wrap(clock.wrap)
+	rcWatch := connection(mgr.GetConfig(), clock)
+	rcWatch.NextProtos = []string{"http/1.1"}
+	watches, err := kubernetes.NewForConfig(rcWatch)
+	if err != nil {
+		return fmt.Errorf("make client for watches: %w", err)
+	}
+	rc := connection(mgr.GetConfig(), clock)
 	client, err := kubernetes.NewForConfig(rc)
 	if err != nil {
-		return fmt.Errorf("make client: %w", err)
+		return fmt.Errorf("make client for writes: %w", err)
 	}
 	patches, err := metadata.NewForConfig(rc)
 	if err != nil {
@@ -64,7 +66,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	log := mgr.GetLogger().WithName("readiness")
 	engine := newEngine(log, clock.now, m)
 	c := &controller{
-		log: log, engine: engine, writers: cfg.Writers, watcher: newWatcher(engine, client), cache: mgr.GetCache(),
+		log: log, engine: engine, writers: cfg.Writers, watcher: newWatcher(engine, watches), cache: mgr.GetCache(),
 		events: newRecorder(log, client.CoreV1(), m),
 		api:    apiNodes{patches: patches.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), nodes: client.CoreV1()},
 	}
@@ -84,6 +86,26 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	return mgr.AddHealthzCheck("readiness", c.healthy)
 }
+
+// connection is config with a connection of its own: on a shared one, answers to writes stand in the way of the events
+// that the next writes wait for. Watches go over HTTP/1.1, a connection each: on HTTP/2 a watch beside many short
+// requests was seen to stall for minutes (golang.org/x/net v0.59 on the server's side, v0.60 on ours). Keep-alive probes
+// take the place of HTTP/2's pings. There is no client-side rate limit: the writers pace themselves by the API server's
+// answers.
+func connection(config *rest.Config, clock *serverClock) *rest.Config {
+	rc := rest.CopyConfig(config)
+	rc.QPS, rc.Burst = -1, -1
+	rc.ContentType = "application/vnd.kubernetes.protobuf"
+	rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	rc.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}).DialContext
+	rc.Wrap(clock.wrap)
+	return rc
+}
+
+const dialTimeout = 10 * time.Second
+
+// keepAlive notices within half a minute that the API server's machine is gone.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}
 
 // everywhere runs on every replica, not on the leader alone.
 type everywhere func(context.Context) error

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+)
+
+// observer watches for the taints to go, in every phase alike, so that its cost is in every figure.
+type observer struct {
+	mu      sync.Mutex
+	want    int
+	gone    map[string]time.Time
+	done    chan struct{}
+	closed  bool
+	failure error
+}
+
+func newObserver() *observer { return &observer{} }
+
+// reset begins to count: n nodes are to lose their taints.
+func (o *observer) reset(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.want, o.gone, o.done, o.closed = n, make(map[string]time.Time, n), make(chan struct{}), false
+}
+
+func (o *observer) watch(ctx context.Context, c kubernetes.Interface) error {
+	list, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return err
+	}
+	o.reset(0)
+	hour := int64(3600)
+	w, err := c.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion, TimeoutSeconds: &hour})
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer w.Stop()
+		for event := range w.ResultChan() {
+			o.take(event)
+		}
+	}()
+	return nil
+}
+
+func (o *observer) take(event watch.Event) {
+	n, ok := event.Object.(*corev1.Node)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !ok {
+		o.failure = fmt.Errorf("watch: %v", event.Object)
+		return
+	}
+	if event.Type == watch.Deleted || len(n.Spec.Taints) > 0 || o.closed {
+		return
+	}
+	if _, known := o.gone[n.Name]; known {
+		return
+	}
+	o.gone[n.Name] = time.Now()
+	if len(o.gone) == o.want {
+		o.closed = true
+		close(o.done)
+	}
+}
+
+func (o *observer) wait(ctx context.Context) error {
+	timer := time.NewTimer(waveTimeout)
+	defer timer.Stop()
+	select {
+	case <-o.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return errors.Join(fmt.Errorf("%d of %d nodes were released in %s", len(o.gone), o.want, waveTimeout), o.failure)
+	}
+}
+
+func (o *observer) times() map[string]time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.gone)
+}
+
+func (o *observer) last() time.Time {
+	var last time.Time
+	for _, at := range o.times() {
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
+}

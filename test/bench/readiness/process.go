@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// process is the controller under measurement.
+type process struct {
+	cmd  *exec.Cmd
+	once sync.Once
+}
+
+const (
+	startTimeout = time.Minute
+	startPoll    = 5 * time.Millisecond
+	// clockTicks is the unit of /proc/PID/stat on every Linux that Go runs on.
+	clockTicks = 100
+)
+
+// startController starts the binary and returns when it is ready.
+func (b *bench) startController(ctx context.Context, phase string) (*process, error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var logs io.Writer = io.Discard
+	if b.settings.logs != "" {
+		f, err := os.Create(filepath.Join(b.settings.logs, fmt.Sprintf("%d-%d-%s.log", b.nodes, b.rules, phase)))
+		if err != nil {
+			return nil, err
+		}
+		logs = f
+	}
+	cmd := exec.Command(b.settings.controller, //nolint:noctx // stopped by stop, also when ctx is over
+		"--kubeconfig", b.plane.Kubeconfig("headstart-bench", "system:masters"), "--leader-elect=false",
+		"--metrics-bind-address=0", "--health-probe-bind-address="+address)
+	cmd.Stdout, cmd.Stderr = logs, logs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start controller: %w", err)
+	}
+	p := &process{cmd: cmd}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for !ready(ctx, address) {
+		if err := sleep(ctx, startPoll); err != nil {
+			p.stop()
+			return nil, fmt.Errorf("controller was not ready within %s", startTimeout)
+		}
+	}
+	return p, nil
+}
+
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	address := l.Addr().String()
+	return address, l.Close()
+}
+
+func ready(ctx context.Context, address string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close() //nolint:errcheck // nothing is read
+	return resp.StatusCode == http.StatusOK
+}
+
+func (p *process) stop() {
+	p.once.Do(func() {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		_ = p.cmd.Wait()
+	})
+}
+
+// usage is the CPU time so far and the peak of resident memory in bytes.
+func (p *process) usage() (cpu time.Duration, peak int64) {
+	dir := filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid))
+	if stat, err := os.ReadFile(filepath.Join(dir, "stat")); err == nil {
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) > 12 {
+			user, _ := strconv.ParseInt(fields[11], 10, 64)
+			system, _ := strconv.ParseInt(fields[12], 10, 64)
+			cpu = time.Duration(user+system) * time.Second / clockTicks
+		}
+	}
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil {
+		return cpu, 0
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			peak = kib << 10
+		}
+	}
+	return cpu, peak
+}
