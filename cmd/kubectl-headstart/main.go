@@ -44,6 +44,6 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newPlanCommand(), newUserdataCommand())
+	root.AddCommand(newStatusCommand(), newWhyCommand(), newTimelineCommand(), newPlanCommand(), newUserdataCommand())
 	return root
 }

@@ -2,34 +2,26 @@ package containerd
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"headstart.dev/prepull/containerd/internal/layer"
-	"headstart.dev/prepull/containerd/internal/registry"
 	"headstart.dev/prepull/containerd/internal/tokens"
 )
 
 // directEngine streams layers from the registry into the file system of the snapshotter, and then hands the directories
-// to containerd: no blob is written, nothing is read again, and layers are unpacked side by side. It needs overlayfs and
-// root on the node itself.
+// to containerd: nothing is read again, layers are unpacked side by side, and no blob is written unless the node keeps its
+// layers' blobs. It needs overlayfs and root on the node itself.
 //
 // A layer is unpacked in a staging folder and renamed into the snapshot that containerd prepares for it. The snapshotter
 // need not be able to rebase for that, so it is the same on every containerd.
@@ -37,7 +29,9 @@ type directEngine struct {
 	slots  *tokens.Tokens // layers in work
 	layers flights        // by staging key: one layer is unpacked once, however many images have it
 	chains flights        // by chain ID: one snapshot is committed once
+	ours   sync.Map       // refs of ingests that this process writes
 	down   atomic.Pointer[string]
+	proved atomic.Bool // the CRI has accepted an image
 }
 
 func newDirectEngine(slots int) *directEngine { return &directEngine{slots: tokens.New(slots)} }
@@ -53,8 +47,6 @@ func (e *directEngine) unfit(p *pull) string {
 	switch {
 	case n.found.Snapshotter != "overlayfs":
 		return "the snapshotter is not overlayfs"
-	case !n.found.DiscardLayers:
-		return "the node keeps layers' blobs"
 	case n.staging == nil:
 		return n.noStaging
 	case os.Geteuid() != 0:
@@ -112,6 +104,9 @@ func (e *directEngine) pull(ctx context.Context, p *pull) error {
 	})
 	group.Go(func() error { return p.writeContent(groupCtx) })
 	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := p.labelLayers(ctx); err != nil {
 		return err
 	}
 	return p.labelConfig(ctx)
@@ -178,7 +173,7 @@ func (e *directEngine) stage(ctx context.Context, p *pull, one part) error {
 			return nil
 		}
 		rank := tokens.Rank{Priority: p.image.Priority, Cost: size}
-		if err := e.slots.Acquire(ctx, rank); err != nil {
+		if there, err := e.begin(ctx, p, one, rank); there || err != nil {
 			return err
 		}
 		defer e.slots.Release()
@@ -207,18 +202,14 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 			err = errors.Join(err, n.staging.drop(dir))
 		}
 	}()
-	repo, err := n.registry.Repository(ctx, p.source)
+	source, err := e.open(ctx, p, desc, rank, originOnly)
 	if err != nil {
 		return err
 	}
-	reader := repo.Open(ctx, desc, registry.ReadOptions{Rank: rank, OriginOnly: originOnly, OnBytes: p.progress.fetched})
-	consumed := &countingReader{Reader: reader, count: p.progress.done}
+	consumed := &countingReader{Reader: source, count: p.progress.done}
 	result, err := layer.Unpack(ctx, dir, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, consumed,
 		layer.Options{Guard: func() error { return n.roomFor(0) }})
-	if errors.Is(err, layer.ErrCorrupt) {
-		reader.Quarantine()
-	}
-	if closed := reader.Close(); err == nil {
+	if closed := source.finish(ctx, err); err == nil {
 		err = closed
 	}
 	p.progress.stage("fetch", result.Fetch)
@@ -243,104 +234,4 @@ func writeImplied(staged string, implied []string) error {
 		return fmt.Errorf("note the implied directories: %w", err)
 	}
 	return nil
-}
-
-// commit makes a staged layer a snapshot.
-func (e *directEngine) commit(ctx context.Context, p *pull, one part) error {
-	began := time.Now()
-	defer func() { p.progress.stage("commit", time.Since(began)) }()
-	return e.chains.do(ctx, one.chain, func() error {
-		service := p.node.client.SnapshotService(p.node.found.Snapshotter)
-		_, err := service.Stat(ctx, one.chain)
-		if err == nil {
-			return p.node.keep(ctx, one.chain) // the CRI, or another image, was first
-		}
-		if !errdefs.IsNotFound(err) {
-			return fmt.Errorf("look for the snapshot %s: %w", one.chain, err)
-		}
-		suffix := make([]byte, 8)
-		if _, err := rand.Read(suffix); err != nil {
-			return fmt.Errorf("name a snapshot: %w", err)
-		}
-		key := fmt.Sprintf(snapshots.UnpackKeyFormat, "headstart-"+hex.EncodeToString(suffix), one.chain)
-		mounts, err := service.Prepare(ctx, key, one.parent)
-		if err != nil {
-			return fmt.Errorf("prepare the snapshot %s: %w", one.chain, err)
-		}
-		err = p.node.moveIn(one, mounts)
-		if err == nil {
-			err = service.Commit(ctx, one.chain, key)
-			if errdefs.IsAlreadyExists(err) {
-				return service.Remove(ctx, key)
-			}
-		}
-		if err != nil {
-			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-			defer cancel()
-			return errors.Join(fmt.Errorf("commit the snapshot %s: %w", one.chain, err), service.Remove(cleanup, key))
-		}
-		return nil
-	})
-}
-
-// moveIn renames a staged layer to where a prepared snapshot keeps its files.
-func (n *node) moveIn(one part, mounts []mount.Mount) error {
-	upper, lower, err := overlayDirs(mounts)
-	if err != nil {
-		return err
-	}
-	if rel, err := filepath.Rel(n.found.SnapshotterRoot, upper); err != nil || strings.HasPrefix(rel, "..") {
-		return fmt.Errorf("its files are to lie in %s, outside of the snapshotter's root %s", upper, n.found.SnapshotterRoot)
-	}
-	staged := n.staging.path(one.key)
-	implied, err := os.ReadFile(staged + ".implied")
-	if err == nil {
-		err = layer.Inherit(staged, strings.Split(string(implied), "\x00"), lower)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	// The root directory of a layer is what the snapshotter made it: containerd passes over the tar's own entry for it.
-	var stat unix.Stat_t
-	if err := unix.Lstat(upper, &stat); err != nil {
-		return fmt.Errorf("look at %s: %w", upper, err)
-	}
-	if err := os.Lchown(staged, int(stat.Uid), int(stat.Gid)); err != nil {
-		return err
-	}
-	if err := unix.Chmod(staged, stat.Mode&0o7777); err != nil {
-		return fmt.Errorf("change the mode of %s: %w", staged, err)
-	}
-	if err := unix.Rename(staged, upper); err != nil {
-		return fmt.Errorf("move the layer to %s: %w", upper, err)
-	}
-	if err := os.Remove(staged + ".implied"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// overlayDirs returns where a prepared snapshot's own files lie, and the directories of the layers below, nearest first.
-func overlayDirs(mounts []mount.Mount) (upper string, lower []string, err error) {
-	if len(mounts) != 1 {
-		return "", nil, fmt.Errorf("the snapshot has %d mounts, one was expected", len(mounts))
-	}
-	m := mounts[0]
-	switch m.Type {
-	case "bind":
-		return m.Source, nil, nil
-	case "overlay":
-		for _, option := range m.Options {
-			if value, ok := strings.CutPrefix(option, "upperdir="); ok {
-				upper = value
-			}
-			if value, ok := strings.CutPrefix(option, "lowerdir="); ok {
-				lower = strings.Split(value, ":")
-			}
-		}
-		if upper != "" {
-			return upper, lower, nil
-		}
-	}
-	return "", nil, fmt.Errorf("the snapshot's mount of type %s has no upper directory", m.Type)
 }

@@ -34,6 +34,12 @@ type engine interface {
 	pull(ctx context.Context, p *pull) error
 }
 
+// selfChecker is an engine that proves itself once a node. check comes after the image's records are written; its error
+// hands the image to the next engine.
+type selfChecker interface {
+	check(ctx context.Context, p *pull) error
+}
+
 // pull is one image on its way.
 type pull struct {
 	node     *node

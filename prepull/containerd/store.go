@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/go-logr/logr"
 
 	"headstart.dev/prepull"
@@ -208,13 +209,13 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 	if err != nil {
 		return err
 	}
-	if !there {
-		if err := s.runEngines(ctx, p); err != nil {
-			return err // the lease stays: what was fetched is used by the next attempt
-		}
+	if there {
+		err = p.writeRecords(ctx)
+	} else {
+		err = s.runEngines(ctx, p)
 	}
-	if err := p.writeRecords(ctx); err != nil {
-		return err
+	if err != nil {
+		return err // the lease stays: what was fetched is used by the next attempt
 	}
 	p.progress.complete()
 	return release(ctx)
@@ -232,11 +233,17 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 		p.progress.engine(e.name())
 		err := e.pull(ctx, p)
 		if err == nil {
+			err = p.writeRecords(ctx)
+		}
+		if checker, ok := e.(selfChecker); ok && err == nil {
+			err = checker.check(ctx, p)
+		}
+		if err == nil {
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("engine %s: %w", e.name(), err))
-		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) {
-			break
+		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) || errors.Is(err, ErrNoRoom) || errdefs.IsUnavailable(err) {
+			break // no engine can help
 		}
 		s.cfg.Log.Info("engine failed", "image", p.name, "engine", e.name(), "reason", err.Error())
 	}
@@ -273,7 +280,8 @@ func (s *Store) rewrite(name string) string {
 
 // classify marks what cannot heal.
 func classify(err error) error {
-	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) || errors.Is(err, layer.ErrHostile) || errors.Is(err, layer.ErrCorrupt) {
+	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) || errors.Is(err, layer.ErrHostile) ||
+		errors.Is(err, layer.ErrCorrupt) || errors.Is(err, registry.ErrCorrupt) {
 		return prepull.Permanent(err)
 	}
 	return err

@@ -21,44 +21,52 @@ func TestEngines(t *testing.T) {
 	ref, dgst, err := reg.Push(t.Context(), "zoo/app:v1", img)
 	require.NoError(t, err)
 
-	reference := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
-	imageService, _ := cri(t, reference)
-	_, err = imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: ref}})
-	require.NoError(t, err)
-	want := stateOf(t, reference, ref)
-	require.Len(t, want.Records, 3)
-	require.NoError(t, reference.Stop())
-
-	for _, engine := range []string{containerd.EngineDirect, containerd.EngineClient, containerd.EngineCRI} {
-		t.Run(engine, func(t *testing.T) {
-			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
-			store := newStore(t, ctd, nil, engine)
-			reg.Proxy.ResetCounts()
-			status := pull(t, store, prepull.Image{Ref: ref})
-			require.Equal(t, prepull.StateWarm, status.State, status.Error)
-			require.Equal(t, engine, status.Engine)
-			require.Equal(t, dgst, status.Digest)
-			require.Equal(t, status.TotalBytes, status.FetchedBytes, "every byte once")
-			require.Equal(t, status.TotalBytes, layerBytes(t, reg, img), "and so says the registry")
-			require.Equal(t, status.TotalBytes, status.DoneBytes)
-			requireNothingStaged(t, ctd)
-
-			got := stateOf(t, ctd, ref)
-			require.Equal(t, want.Tree, got.Tree, "the same files, to the last attribute")
-			require.Equal(t, want, got)
-			require.False(t, hasLayerBlobs(t, ctd, img), "the node discards layers")
-			requireUsable(t, ctd, reg, img, ref, dgst)
-
-			require.NoError(t, ctd.Restart(t.Context()))
-			require.Equal(t, want, stateOf(t, ctd, ref), "after a restart")
-			requireUsable(t, ctd, reg, img, ref, dgst)
-
-			again := pull(t, newStore(t, ctd, nil, engine), prepull.Image{Ref: ref})
-			require.Equal(t, prepull.StateWarm, again.State)
-			require.Empty(t, again.Engine, "it was there")
-			require.Zero(t, again.FetchedBytes)
+	for mode, keep := range map[string]bool{"discarding layers": false, "keeping layers": true} {
+		t.Run(mode, func(t *testing.T) {
+			cfg := testenv.ContainerdConfig{Registry: reg, KeepLayers: keep}
+			reference := testenv.StartContainerd(t, cfg)
+			imageService, _ := cri(t, reference)
+			_, err = imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: ref}})
+			require.NoError(t, err)
+			want := stateOf(t, reference, ref)
+			require.Len(t, want.Records, 3)
+			require.NoError(t, reference.Restart(t.Context()))
+			require.Equal(t, want, stateOf(t, reference, ref), "the measure itself is steady")
+			for _, engine := range []string{containerd.EngineDirect, containerd.EngineClient, containerd.EngineCRI} {
+				t.Run(engine, func(t *testing.T) { testEngine(t, engine, cfg, img, ref, dgst, want) })
+			}
 		})
 	}
+}
+
+func testEngine(t *testing.T, engine string, cfg testenv.ContainerdConfig, img v1.Image, ref, dgst string, want state) {
+	t.Helper()
+	ctd, reg := testenv.StartContainerd(t, cfg), cfg.Registry
+	store := newStore(t, ctd, nil, engine)
+	reg.Proxy.ResetCounts()
+	status := pull(t, store, prepull.Image{Ref: ref})
+	require.Equal(t, prepull.StateWarm, status.State, status.Error)
+	require.Equal(t, engine, status.Engine)
+	require.Equal(t, dgst, status.Digest)
+	require.Equal(t, status.TotalBytes, status.FetchedBytes, "every byte once")
+	require.Equal(t, status.TotalBytes, layerBytes(t, reg, img), "and so says the registry")
+	require.Equal(t, status.TotalBytes, status.DoneBytes)
+	requireNothingStaged(t, ctd)
+
+	got := stateOf(t, ctd, ref)
+	require.Equal(t, want.Tree, got.Tree, "the same files, to the last attribute")
+	require.Equal(t, want, got)
+	require.Equal(t, cfg.KeepLayers, hasLayerBlobs(t, ctd, img))
+	requireUsable(t, ctd, reg, img, ref, dgst)
+
+	require.NoError(t, ctd.Restart(t.Context()))
+	require.Equal(t, got, stateOf(t, ctd, ref), "after a restart")
+	requireUsable(t, ctd, reg, img, ref, dgst)
+
+	again := pull(t, newStore(t, ctd, nil, engine), prepull.Image{Ref: ref})
+	require.Equal(t, prepull.StateWarm, again.State)
+	require.Empty(t, again.Engine, "it was there")
+	require.Zero(t, again.FetchedBytes)
 }
 
 // requireUsable checks that the CRI sees the image by tag and by digest, that the kubelet's pull for an Always policy

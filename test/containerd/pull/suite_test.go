@@ -21,7 +21,6 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/testr"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/stretchr/testify/require"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -95,11 +94,14 @@ func stateOf(t *testing.T, ctd *testenv.Containerd, ref string) state {
 	}
 	config, err := img.Config(ctx)
 	require.NoError(t, err)
-	for _, dgst := range []digest.Digest{img.Target().Digest, config.Digest} {
-		info, err := c.ContentStore().Info(ctx, dgst)
-		require.NoError(t, err)
-		s.Blobs[dgst.String()] = sorted(info.Labels)
-	}
+	require.NoError(t, c.ContentStore().Walk(ctx, func(info content.Info) error {
+		if strings.Contains(sorted(info.Labels), "distribution.source") {
+			s.Blobs[info.Digest.String()] = sorted(info.Labels)
+		}
+		return nil
+	}))
+	require.Contains(t, s.Blobs, img.Target().Digest.String())
+	require.Contains(t, s.Blobs, config.Digest.String())
 	diffs, err := img.RootFS(ctx)
 	require.NoError(t, err)
 	service := c.SnapshotService(snapshotter)

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
+	"headstart.dev/readiness"
+	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
+)
+
+const (
+	// requestTimeout bounds one request to the API server.
+	requestTimeout = 30 * time.Second
+	// pageSize keeps answers of large clusters small.
+	pageSize = 500
+)
+
+// clusterFlags say which cluster; they are kubectl's own.
+type clusterFlags struct {
+	kubeconfig, context, namespace string
+}
+
+func (f *clusterFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default $KUBECONFIG, else ~/.kube/config)")
+	cmd.Flags().StringVar(&f.context, "context", "", "`name` of the kubeconfig's context")
+	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pod (default the context's)")
+}
+
+// cluster reads what the commands report on. It writes nothing.
+type cluster struct {
+	core      kubernetes.Interface
+	dynamic   dynamic.Interface
+	namespace string
+}
+
+// connect finds the cluster; it sends nothing yet.
+func (f *clusterFlags) connect() (*cluster, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{
+		CurrentContext: f.context, Context: clientcmdContext(f.namespace),
+	})
+	config, err := loaded.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	config.Timeout = requestTimeout
+	namespace, _, err := loaded.Namespace()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	core, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return &cluster{core: core, dynamic: client, namespace: namespace}, nil
+}
+
+// nodes lists all nodes, or the one that is named.
+func (c *cluster) nodes(ctx context.Context, name string) ([]corev1.Node, error) {
+	if name != "" {
+		node, err := c.core.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("get node %q: %w", name, err)
+		}
+		return []corev1.Node{*node}, nil
+	}
+	var out []corev1.Node
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		list, err := c.core.CoreV1().Nodes().List(ctx, options)
+		if err != nil {
+			return nil, fmt.Errorf("list nodes: %w", err)
+		}
+		out = append(out, list.Items...)
+		if options.Continue = list.Continue; options.Continue == "" {
+			return out, nil
+		}
+	}
+}
+
+// rules lists the rules in the form of the engine. One that has no meaning is reported to warn and left out.
+func (c *cluster) rules(ctx context.Context, warn func(string)) ([]*readiness.Rule, error) {
+	listed, err := list[readinessv1alpha1.NodeReadinessRule](ctx, c.dynamic, "nodereadinessrules")
+	if err != nil {
+		return nil, err
+	}
+	var out []*readiness.Rule
+	for i := range listed {
+		rule, err := readiness.FromNative(&listed[i])
+		if err != nil {
+			warn(fmt.Sprintf("rule %s is not in force: %v", listed[i].Name, err))
+			continue
+		}
+		out = append(out, rule)
+	}
+	return out, nil
+}
+
+func (c *cluster) gatePolicies(ctx context.Context) ([]gatesv1alpha1.GatePolicy, error) {
+	return list[gatesv1alpha1.GatePolicy](ctx, c.dynamic, "gatepolicies")
+}
+
+// list reads all objects of a resource of our group; none where the CRD is not installed.
+func list[T any](ctx context.Context, client dynamic.Interface, resource string) ([]T, error) {
+	var out []T
+	of := schema.GroupVersionResource{Group: readiness.Domain, Version: "v1alpha1", Resource: resource}
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		page, err := client.Resource(of).List(ctx, options)
+		if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", resource, err)
+		}
+		for i := range page.Items {
+			var item T
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(page.Items[i].Object, &item); err != nil {
+				return nil, fmt.Errorf("read %s %s: %w", resource, page.Items[i].GetName(), err)
+			}
+			out = append(out, item)
+		}
+		if options.Continue = page.GetContinue(); options.Continue == "" {
+			return out, nil
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"headstart.dev/agent/timeline"
+	"headstart.dev/readiness"
+	"headstart.dev/readiness/inspect"
+)
+
+func newTimelineCommand() *cobra.Command {
+	var (
+		flags  clusterFlags
+		output string
+	)
+	cmd := &cobra.Command{
+		Use:   "timeline NODE",
+		Short: "Draws the boot of a node, with the pods that it started",
+		Example: "  kubectl headstart timeline ip-10-0-0-1.ec2.internal\n" +
+			"  kubectl headstart timeline ip-10-0-0-1.ec2.internal -o html >boot.html",
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := flags.connect()
+			if err != nil {
+				return err
+			}
+			return drawTimeline(cmd, c, args[0], output)
+		},
+	}
+	flags.register(cmd)
+	outputFlag(cmd, &output, "text", "json", "html")
+	return cmd
+}
+
+func drawTimeline(cmd *cobra.Command, c *cluster, name, output string) error {
+	nodes, err := c.nodes(cmd.Context(), name)
+	if err != nil {
+		return err
+	}
+	text, ok := nodes[0].Annotations[readiness.AnnotationTimeline]
+	if !ok {
+		return fmt.Errorf("node %s has no annotation %s: no agent has published its boot", name, readiness.AnnotationTimeline)
+	}
+	boot, err := timeline.Parse(text)
+	if err != nil {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	pods, err := c.podsOf(cmd, name)
+	if err != nil {
+		return err
+	}
+	inspect.AddReleases(&boot, &nodes[0])
+	inspect.AddPods(&boot, pods)
+	return writeTimeline(cmd.OutOrStdout(), boot, output)
+}
+
+func writeTimeline(w io.Writer, boot timeline.Timeline, output string) error {
+	switch output {
+	case "json":
+		return writeJSON(w, boot)
+	case "html":
+		return boot.WriteHTML(w)
+	default:
+		return boot.WriteText(w)
+	}
+}
+
+func (c *cluster) podsOf(cmd *cobra.Command, node string) ([]corev1.Pod, error) {
+	pods, err := c.core.CoreV1().Pods("").List(cmd.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		return nil, fmt.Errorf("list pods of node %q: %w", node, err)
+	}
+	return pods.Items, nil
+}

@@ -1,0 +1,87 @@
+package containerd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// blobBlock is how much of a layer goes to containerd in one call: its content writer waits for an answer to each.
+const blobBlock = 1 << 20
+
+// localBlob opens a layer that the content store has already, nil when it has not.
+func (n *node) localBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	reader, err := n.client.ContentStore().ReaderAt(ctx, desc)
+	if errdefs.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // not being there is the usual case, and no error
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the blob %s: %w", desc.Digest, err)
+	}
+	if reader.Size() != desc.Size {
+		return nil, errors.Join(fmt.Errorf("the blob %s has %d bytes, its manifest says %d", desc.Digest, reader.Size(), desc.Size), reader.Close())
+	}
+	return readCloser{bufio.NewReaderSize(content.NewReader(reader), blobBlock), reader}, nil
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
+}
+
+// blobWriter copies a layer into the content store while it is unpacked, for nodes that keep their layers' blobs.
+type blobWriter struct {
+	writer  content.Writer
+	buffer  *bufio.Writer
+	desc    ocispec.Descriptor
+	release func()
+}
+
+// openBlob begins a blob; nil when the content store has it. An unfinished one of an earlier attempt begins anew, because
+// the unpacking does as well.
+func (e *directEngine) openBlob(ctx context.Context, n *node, desc ocispec.Descriptor) (*blobWriter, error) {
+	ref := remotes.MakeRefKey(ctx, desc)
+	e.ours.Store(ref, struct{}{})
+	release := func() { e.ours.Delete(ref) }
+	writer, err := content.OpenWriter(ctx, n.client.ContentStore(), content.WithRef(ref), content.WithDescriptor(desc))
+	if err == nil {
+		err = writer.Truncate(0)
+	}
+	if errdefs.IsAlreadyExists(err) {
+		release()
+		return nil, nil //nolint:nilnil // being there is as good
+	}
+	if err != nil {
+		release()
+		return nil, fmt.Errorf("begin the blob %s: %w", desc.Digest, err)
+	}
+	return &blobWriter{writer: writer, buffer: bufio.NewWriterSize(writer, blobBlock), desc: desc, release: release}, nil
+}
+
+func (b *blobWriter) Write(p []byte) (int, error) { return b.buffer.Write(p) }
+
+// commit finishes the blob. Its digest has been verified twice then: here and by containerd.
+func (b *blobWriter) commit(ctx context.Context) error {
+	defer b.release()
+	err := b.buffer.Flush()
+	if err == nil {
+		err = b.writer.Commit(ctx, b.desc.Size, b.desc.Digest)
+	}
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return fmt.Errorf("commit the blob %s: %w", b.desc.Digest, errors.Join(err, b.writer.Close()))
+	}
+	return b.writer.Close()
+}
+
+// abandon ends an unfinished blob. What has been written is cleared by the next attempt or by containerd.
+func (b *blobWriter) abandon() {
+	b.release()
+	_ = b.writer.Close()
+}

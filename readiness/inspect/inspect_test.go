@@ -1,0 +1,169 @@
+package inspect_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"headstart.dev/agent/timeline"
+	"headstart.dev/gates"
+	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
+	"headstart.dev/readiness"
+	"headstart.dev/readiness/inspect"
+	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
+)
+
+var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func rule(t *testing.T) *readiness.Rule {
+	t.Helper()
+	r, err := readiness.FromNative(&readinessv1alpha1.NodeReadinessRule{
+		ObjectMeta: metav1.ObjectMeta{Name: "headstart", UID: "r1", CreationTimestamp: metav1.NewTime(now.Add(-time.Hour))},
+		Spec: readinessv1alpha1.NodeReadinessRuleSpec{
+			NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"pool": "web"}},
+			Conditions:   []readinessv1alpha1.RequiredCondition{{Type: readiness.ConditionCNIReady, RequiredStatus: "True"}},
+		},
+	})
+	require.NoError(t, err)
+	return r
+}
+
+func node(name string, cni corev1.ConditionStatus, message string, taints ...corev1.Taint) corev1.Node {
+	return corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, UID: "n-" + "1", Labels: map[string]string{"pool": "web"}, CreationTimestamp: metav1.NewTime(now.Add(-30 * time.Second)),
+			Annotations: map[string]string{readiness.AnnotationImages: `{"warm":["0123456789abcdef=a:1"]}`},
+		},
+		Spec: corev1.NodeSpec{Taints: taints},
+		Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+			{Type: readiness.ConditionCNIReady, Status: cni, Reason: "Waiting", Message: message, LastTransitionTime: metav1.NewTime(now.Add(-20 * time.Second))},
+			{Type: corev1.NodeReady, Status: corev1.ConditionTrue},
+		}},
+	}
+}
+
+var held = corev1.Taint{Key: "readiness.k8s.io/headstart", Value: "pending", Effect: corev1.TaintEffectNoSchedule}
+
+func TestStatus(t *testing.T) {
+	foreign := corev1.Taint{Key: "example.com/mine", Effect: corev1.TaintEffectNoExecute}
+	nodes := []corev1.Node{node("b", "True", "ok"), node("a", "False", "no conflist yet", held, foreign)}
+	report := inspect.Nodes(nodes, []*readiness.Rule{rule(t)}, now)
+	require.Equal(t, []string{"a", "b"}, []string{report[0].Name, report[1].Name})
+	require.Equal(t, readiness.StateHeld, report[0].State)
+	require.Equal(t, readiness.StateReleased, report[1].State)
+	require.Equal(t, []string{"example.com/mine:NoExecute"}, report[0].Taints)
+	require.Len(t, report[0].Conditions, 1, "kubelet's own are not ours to tell")
+
+	var out strings.Builder
+	require.NoError(t, inspect.WriteStatus(&out, report, now))
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	require.Len(t, lines, 3)
+	require.Regexp(t, `^a +Held +30s +False +- +- +- +1 +headstart: .*CNIReady`, lines[1])
+	require.Regexp(t, `^b +Released +30s +True +- +- +- +1 +-$`, lines[2])
+
+	out.Reset()
+	require.NoError(t, inspect.WriteNode(&out, &report[0], now))
+	for _, want := range []string{"rule headstart (native): Held", "on the node", "deadline  in 9m30s", "then Release", "example.com/mine:NoExecute belongs to no rule", "no conflist yet"} {
+		require.Contains(t, out.String(), want)
+	}
+}
+
+func TestANodeCannotWriteToTheTerminal(t *testing.T) {
+	hostile := node("a", "False", "\x1b[2Jgone\nrule headstart: Released"+strings.Repeat("x", 10_000))
+	report := inspect.Nodes([]corev1.Node{hostile}, []*readiness.Rule{rule(t)}, now)
+	var out strings.Builder
+	require.NoError(t, inspect.WriteStatus(&out, report, now))
+	require.NoError(t, inspect.WriteNode(&out, &report[0], now))
+	require.NotContains(t, out.String(), "\x1b")
+	require.NotContains(t, out.String(), "\nrule headstart: Released")
+	require.Less(t, out.Len(), 3000)
+}
+
+func gatedPod() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "p", CreationTimestamp: metav1.NewTime(now.Add(-time.Minute))},
+		Spec: corev1.PodSpec{
+			SchedulingGates: []corev1.PodSchedulingGate{{Name: "example.com/config"}, {Name: "kueue.x-k8s.io/admission"}},
+			Containers: []corev1.Container{{Name: "c", Image: "web:v1", EnvFrom: []corev1.EnvFromSource{{
+				ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "flags"}},
+			}}}},
+		},
+	}
+}
+
+func TestPod(t *testing.T) {
+	policies := []gatesv1alpha1.GatePolicy{{
+		ObjectMeta: metav1.ObjectMeta{Name: "config"},
+		Spec: gatesv1alpha1.GatePolicySpec{
+			GateName: "example.com/config", Requires: []gatesv1alpha1.Requirement{{References: &gatesv1alpha1.ReferencesRequirement{}}},
+		},
+	}}
+	nodes := inspect.Nodes([]corev1.Node{node("a", "False", "", held)}, []*readiness.Rule{rule(t)}, now)
+	cases := map[string]struct {
+		change func(*corev1.Pod)
+		there  bool
+		want   []string
+		state  string
+	}{
+		"what is missing, and until when": {
+			func(*corev1.Pod) {}, false,
+			[]string{"policy config lifts it at the latest in 4m0s", "ConfigMap shop/flags does not exist", "kueue.x-k8s.io/admission", "no GatePolicy names this gate", "1 nodes are held"}, inspect.PodGated,
+		},
+		"all is there": {func(*corev1.Pod) {}, true, []string{"about to be lifted"}, inspect.PodGated},
+		"on a node":    {func(p *corev1.Pod) { p.Spec.NodeName = "a" }, true, []string{"on node a"}, inspect.PodScheduled},
+		"no gate is left": {
+			func(p *corev1.Pod) {
+				p.Spec.SchedulingGates = nil
+				p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: "False", Message: "0/1 nodes are available"}}
+			}, true, []string{"the scheduler says: 0/1 nodes", "why node/a"}, inspect.PodPending,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := gatedPod()
+			tc.change(pod)
+			facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) bool { return tc.there }}
+			report, err := inspect.Pod(pod, policies, facts, nodes, now)
+			require.NoError(t, err)
+			require.Equal(t, tc.state, report.State)
+			var out strings.Builder
+			require.NoError(t, inspect.WritePod(&out, &report, now))
+			for _, want := range tc.want {
+				require.Contains(t, out.String(), want)
+			}
+		})
+	}
+}
+
+func TestAPodThatToleratesTheTaintDoesNotWaitForIt(t *testing.T) {
+	nodes := inspect.Nodes([]corev1.Node{node("a", "False", "", held)}, []*readiness.Rule{rule(t)}, now)
+	pod := gatedPod()
+	pod.Spec.Tolerations = []corev1.Toleration{{Key: held.Key, Operator: corev1.TolerationOpExists}}
+	report, err := inspect.Pod(pod, nil, gates.Facts{Fleet: gates.NewFleet()}, nodes, now)
+	require.NoError(t, err)
+	require.Empty(t, report.HeldNodes)
+}
+
+func TestTimelineHasTheReleaseAndThePods(t *testing.T) {
+	boot := timeline.Timeline{}
+	boot.Add(timeline.Phase{Name: timeline.Kernel, Start: now, End: now.Add(5 * time.Second)})
+	n := node("a", "True", "")
+	n.Annotations[readiness.AnnotationReadiness] = `{"node":"n-1","rules":{"r1":{"name":"headstart","state":"done","at":1795435208}}}`
+	inspect.AddReleases(&boot, &n)
+	started := gatedPod()
+	started.Status.Conditions = []corev1.PodCondition{
+		{Type: corev1.PodScheduled, Status: "True", LastTransitionTime: metav1.NewTime(now.Add(9 * time.Second))},
+		{Type: corev1.PodReady, Status: "True", LastTransitionTime: metav1.NewTime(now.Add(11 * time.Second))},
+	}
+	later := started.DeepCopy()
+	later.Name = "later"
+	later.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(time.Hour))
+	inspect.AddPods(&boot, []corev1.Pod{*started, *later})
+	require.Len(t, boot.Phases, 3, "a pod of an hour later is not this boot's")
+	require.Equal(t, inspect.Released, boot.Phases[1].Name)
+	require.Equal(t, "shop/web", boot.Phases[2].Detail)
+}

@@ -1,0 +1,122 @@
+package inspect
+
+import (
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"headstart.dev/prepull"
+	"headstart.dev/readiness"
+)
+
+// Node is what is known of one node.
+type Node struct {
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	// State is Held, TimedOut, Released, Ignored, or None where no rule governs the node.
+	State readiness.State `json:"state"`
+	// Conditions are those under headstart.dev/, in the order of their types.
+	Conditions []Condition `json:"conditions,omitempty"`
+	// Rules are what each rule says, held ones first.
+	Rules []readiness.Explanation `json:"rules,omitempty"`
+	// Taints that keep pods away and belong to no rule: someone else has to take them off.
+	Taints []string `json:"otherTaints,omitempty"`
+	// Images counts what is warm.
+	Images Images `json:"images"`
+}
+
+// Condition is one of the agent's conditions.
+type Condition struct {
+	Type    string                 `json:"type"`
+	Status  corev1.ConditionStatus `json:"status"`
+	Since   time.Time              `json:"since,omitzero"`
+	Reason  string                 `json:"reason,omitempty"`
+	Message string                 `json:"message,omitempty"`
+}
+
+// Images counts a node's images; Known is false where its agent has published none.
+type Images struct {
+	Known bool `json:"known"`
+	Warm  int  `json:"warm"`
+	Lazy  int  `json:"lazy,omitempty"`
+	More  int  `json:"more,omitempty"`
+}
+
+// StateNone is the state of a node that no rule governs.
+const StateNone readiness.State = "None"
+
+// Nodes reports on each node, in the order of their names.
+func Nodes(nodes []corev1.Node, rules []*readiness.Rule, now time.Time) []Node {
+	out := make([]Node, 0, len(nodes))
+	for i := range nodes {
+		out = append(out, report(&nodes[i], rules, now))
+	}
+	slices.SortFunc(out, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func report(node *corev1.Node, rules []*readiness.Rule, now time.Time) Node {
+	n := Node{
+		Name: node.Name, Created: node.CreationTimestamp.Time, State: StateNone,
+		Rules: readiness.Explain(node, rules, now), Images: images(node),
+	}
+	if len(n.Rules) > 0 {
+		n.State = n.Rules[0].State
+	}
+	for i, rule := range n.Rules {
+		for j, reason := range rule.Reasons {
+			n.Rules[i].Reasons[j].Message = clean(reason.Message)
+		}
+	}
+	for _, c := range node.Status.Conditions {
+		if !strings.HasPrefix(string(c.Type), readiness.Domain+"/") {
+			continue
+		}
+		n.Conditions = append(n.Conditions, Condition{
+			Type: clean(string(c.Type)), Status: c.Status, Since: c.LastTransitionTime.Time, Reason: clean(c.Reason), Message: clean(c.Message),
+		})
+	}
+	slices.SortFunc(n.Conditions, func(a, b Condition) int { return strings.Compare(a.Type, b.Type) })
+	for _, taint := range node.Spec.Taints {
+		if taint.Effect != corev1.TaintEffectPreferNoSchedule && !ruled(taint, n.Rules) {
+			n.Taints = append(n.Taints, taint.ToString())
+		}
+	}
+	return n
+}
+
+func ruled(taint corev1.Taint, rules []readiness.Explanation) bool {
+	return slices.ContainsFunc(rules, func(e readiness.Explanation) bool { return e.Taint == taint.ToString() })
+}
+
+func images(node *corev1.Node) Images {
+	text, ok := node.Annotations[readiness.AnnotationImages]
+	if !ok {
+		return Images{}
+	}
+	inventory, err := prepull.DecodeInventory(text)
+	if err != nil {
+		return Images{}
+	}
+	return Images{Known: true, Warm: len(inventory.Warm), Lazy: len(inventory.Lazy), More: inventory.More}
+}
+
+// maxText bounds what is shown of a text that a node wrote.
+const maxText = 300
+
+// clean makes a text from a node fit for a terminal: no control characters, no endless lines.
+func clean(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "..."
+	}
+	return text
+}

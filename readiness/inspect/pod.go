@@ -1,0 +1,127 @@
+package inspect
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"headstart.dev/gates"
+	"headstart.dev/gates/v1alpha1"
+)
+
+// PodReport says what a pod waits for.
+type PodReport struct {
+	Namespace string    `json:"namespace"`
+	Name      string    `json:"name"`
+	Created   time.Time `json:"created"`
+	// State is Gated, Pending (no gate is left, no node was found), or Scheduled.
+	State string `json:"state"`
+	Node  string `json:"node,omitempty"`
+	Gates []Gate `json:"gates,omitempty"`
+	// HeldNodes are nodes that wait behind a rule's taint which the pod does not tolerate: the pod may be waiting for them.
+	HeldNodes []string `json:"heldNodes,omitempty"`
+	// Scheduler is what the scheduler says of a pod that it cannot place.
+	Scheduler string `json:"scheduler,omitempty"`
+}
+
+// Gate is one scheduling gate of a pod.
+type Gate struct {
+	Name string `json:"name"`
+	// Policy lifts it; empty where no policy names the gate.
+	Policy string `json:"policy,omitempty"`
+	// Missing is what would lift the gate if it came, in the order of the policy.
+	Missing []string `json:"missing,omitempty"`
+	// Deadline is when the policy gives up waiting, and OnDeadline what it does then.
+	Deadline   time.Time           `json:"deadline,omitzero"`
+	OnDeadline v1alpha1.OnDeadline `json:"onDeadline,omitempty"`
+	// Error says why the policy is not in force.
+	Error string `json:"error,omitempty"`
+}
+
+// The states of a pod.
+const (
+	PodGated     = "Gated"
+	PodPending   = "Pending"
+	PodScheduled = "Scheduled"
+)
+
+// Pod reports on one pod. facts must know the nodes and the objects that the pod refers to.
+func Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nodes []Node, now time.Time) (PodReport, error) {
+	r := PodReport{Namespace: pod.Namespace, Name: pod.Name, Created: pod.CreationTimestamp.Time, Node: pod.Spec.NodeName}
+	if pod.Spec.NodeName != "" {
+		r.State = PodScheduled
+		return r, nil
+	}
+	compact, err := gates.NewShapes().Pod(pod)
+	if err != nil {
+		return r, err
+	}
+	r.State = PodPending
+	for _, gate := range pod.Spec.SchedulingGates {
+		r.State = PodGated
+		r.Gates = append(r.Gates, explainGate(gate.Name, compact, policies, facts, now))
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && r.State == PodPending {
+			r.Scheduler = clean(c.Message)
+		}
+	}
+	for _, node := range nodes {
+		if slices.ContainsFunc(node.Rules, func(e ruleState) bool { return e.Tainted && !tolerates(pod, e.Taint) }) {
+			r.HeldNodes = append(r.HeldNodes, node.Name)
+		}
+	}
+	return r, nil
+}
+
+func explainGate(name string, pod *gates.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, now time.Time) Gate {
+	g := Gate{Name: name}
+	for i := range policies {
+		if policies[i].Spec.GateName != name {
+			continue
+		}
+		g.Policy = policies[i].Name
+		policy, err := gates.Compile(&policies[i])
+		if err != nil {
+			g.Error = err.Error()
+			return g
+		}
+		verdict := policy.Evaluate(pod, facts, now)
+		for _, unmet := range verdict.Unmet {
+			g.Missing = append(g.Missing, clean(unmet.String()))
+		}
+		g.Deadline, g.OnDeadline = verdict.Deadline, v1alpha1.OnDeadlineRelease
+		if policy.Hold {
+			g.OnDeadline = v1alpha1.OnDeadlineHold
+		}
+		return g
+	}
+	return g
+}
+
+// tolerates says whether the pod tolerates the taint, given as key=value:effect.
+func tolerates(pod *corev1.Pod, text string) bool {
+	taint := parseTaint(text)
+	return slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool {
+		return (t.Key == taint.Key || t.Key == "" && t.Operator == corev1.TolerationOpExists) &&
+			(t.Operator == corev1.TolerationOpExists || t.Value == taint.Value) && (t.Effect == "" || t.Effect == taint.Effect)
+	})
+}
+
+// Describe says in a line what holds the gate.
+func (g *Gate) Describe(now time.Time) string {
+	switch {
+	case g.Error != "":
+		return fmt.Sprintf("policy %s is not in force: %s", g.Policy, g.Error)
+	case g.Policy == "":
+		return "no GatePolicy names this gate; whoever put it there has to lift it"
+	case len(g.Missing) == 0:
+		return fmt.Sprintf("policy %s: everything holds, it is about to be lifted", g.Policy)
+	}
+	if g.OnDeadline == v1alpha1.OnDeadlineHold {
+		return fmt.Sprintf("policy %s holds it until everything is there", g.Policy)
+	}
+	return fmt.Sprintf("policy %s lifts it at the latest %s", g.Policy, when(g.Deadline, now))
+}

@@ -1,0 +1,186 @@
+package inspect
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"headstart.dev/readiness"
+)
+
+// ruleState is short for what a rule says of a node.
+type ruleState = readiness.Explanation
+
+func parseTaint(text string) corev1.Taint {
+	var taint corev1.Taint
+	rest, effect, _ := strings.Cut(text, ":")
+	taint.Key, taint.Value, _ = strings.Cut(rest, "=")
+	taint.Effect = corev1.TaintEffect(effect)
+	return taint
+}
+
+// when says a time as a distance: "in 40s (12:00:40)" or "40s ago (12:00:40)".
+func when(at, now time.Time) string {
+	clock := at.Local().Format(time.TimeOnly)
+	if distance := at.Sub(now).Round(time.Second); distance > 0 {
+		return fmt.Sprintf("in %s (%s)", distance, clock)
+	}
+	return fmt.Sprintf("%s ago (%s)", now.Sub(at).Round(time.Second), clock)
+}
+
+func age(since, now time.Time) string {
+	if since.IsZero() {
+		return "-"
+	}
+	d := now.Sub(since)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// columns are the conditions that status shows side by side.
+var columns = []struct{ title, condition string }{
+	{"CNI", readiness.ConditionCNIReady},
+	{"CSI", readiness.ConditionCSIReady},
+	{"GPU", readiness.ConditionGPUReady},
+	{"IMAGES", readiness.ConditionImagesReady},
+}
+
+// WriteStatus writes one line a node.
+func WriteStatus(w io.Writer, nodes []Node, now time.Time) error {
+	if len(nodes) == 0 {
+		_, err := fmt.Fprintln(w, "no nodes")
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprint(table, "NODE\tSTATE\tAGE")
+	for _, c := range columns {
+		fmt.Fprint(table, "\t", c.title)
+	}
+	fmt.Fprintln(table, "\tWARM\tWAITS FOR")
+	for i := range nodes {
+		n := &nodes[i]
+		fmt.Fprintf(table, "%s\t%s\t%s", n.Name, n.State, age(n.Created, now))
+		for _, c := range columns {
+			fmt.Fprint(table, "\t", n.status(c.condition))
+		}
+		fmt.Fprintf(table, "\t%s\t%s\n", n.Images.short(), n.waitsFor())
+	}
+	return table.Flush()
+}
+
+func (n *Node) status(condition string) string {
+	for _, c := range n.Conditions {
+		if c.Type == condition {
+			return string(c.Status)
+		}
+	}
+	return "-"
+}
+
+func (i Images) short() string {
+	if !i.Known {
+		return "-"
+	}
+	out := fmt.Sprint(i.Warm)
+	if i.Lazy > 0 {
+		out += fmt.Sprintf("+%d lazy", i.Lazy)
+	}
+	return out
+}
+
+// waitsFor is the first reason of the first rule that holds the node.
+func (n *Node) waitsFor() string {
+	for _, e := range n.Rules {
+		if e.State != readiness.StateHeld || e.DryRun {
+			continue
+		}
+		more := ""
+		if len(e.Reasons) > 1 {
+			more = fmt.Sprintf(" (and %d more)", len(e.Reasons)-1)
+		}
+		if len(e.Reasons) > 0 {
+			return e.Rule + ": " + e.Reasons[0].Message + more
+		}
+		return e.Rule
+	}
+	return "-"
+}
+
+// WriteNode explains one node.
+func WriteNode(w io.Writer, n *Node, now time.Time) error {
+	var out strings.Builder
+	fmt.Fprintf(&out, "node/%s: %s, %s old\n", n.Name, n.State, age(n.Created, now))
+	for _, e := range n.Rules {
+		fmt.Fprintf(&out, "\nrule %s (%s): %s\n", e.Rule, e.Form, e.State)
+		if e.DryRun {
+			out.WriteString("  dry run: it would, and does nothing\n")
+		}
+		fmt.Fprintf(&out, "  taint     %s, %s\n", e.Taint, map[bool]string{true: "on the node", false: "not on the node"}[e.Tainted])
+		if !e.Since.IsZero() {
+			fmt.Fprintf(&out, "  held      since %s\n", when(e.Since, now))
+		}
+		for _, reason := range e.Reasons {
+			fmt.Fprintf(&out, "  waits for %s\n", reason.Message)
+		}
+		if !e.Deadline.IsZero() {
+			fmt.Fprintf(&out, "  deadline  %s, then %s\n", when(e.Deadline, now), e.OnTimeout)
+		}
+		if e.Overdue {
+			fmt.Fprintf(&out, "  deadline  has passed; onTimeout %s\n", e.OnTimeout)
+		}
+	}
+	if len(n.Rules) == 0 {
+		out.WriteString("no NodeReadinessRule governs it: nothing of Headstart holds it\n")
+	}
+	for _, taint := range n.Taints {
+		fmt.Fprintf(&out, "\ntaint %s belongs to no rule: somebody else takes it off\n", taint)
+	}
+	if len(n.Conditions) == 0 {
+		out.WriteString("\nno agent has published anything on it\n")
+	}
+	for _, c := range n.Conditions {
+		fmt.Fprintf(&out, "\n%s %s, %s: %s\n  %s", c.Type, c.Status, age(c.Since, now), c.Reason, c.Message)
+	}
+	_, err := io.WriteString(w, strings.TrimRight(out.String(), "\n")+"\n")
+	return err
+}
+
+// WritePod explains one pod.
+func WritePod(w io.Writer, p *PodReport, now time.Time) error {
+	var out strings.Builder
+	fmt.Fprintf(&out, "pod/%s in %s: %s, %s old\n", p.Name, p.Namespace, p.State, age(p.Created, now))
+	if p.State == PodScheduled {
+		fmt.Fprintf(&out, "it is on node %s; nothing of Headstart holds it\n", p.Node)
+	}
+	for i := range p.Gates {
+		fmt.Fprintf(&out, "\ngate %s\n  %s\n", p.Gates[i].Name, p.Gates[i].Describe(now))
+		for _, missing := range p.Gates[i].Missing {
+			fmt.Fprintf(&out, "  waits for: %s\n", missing)
+		}
+	}
+	if p.Scheduler != "" {
+		fmt.Fprintf(&out, "\nthe scheduler says: %s\n", p.Scheduler)
+	}
+	if len(p.HeldNodes) > 0 {
+		const most = 5
+		shown := p.HeldNodes[:min(len(p.HeldNodes), most)]
+		fmt.Fprintf(&out, "\n%d nodes are held behind a startup taint that it does not tolerate: %s", len(p.HeldNodes), strings.Join(shown, ", "))
+		if len(p.HeldNodes) > most {
+			out.WriteString(", ...")
+		}
+		out.WriteString("\n  see: kubectl headstart why node/" + shown[0] + "\n")
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}

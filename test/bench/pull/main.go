@@ -1,0 +1,261 @@
+// Command pull measures how fast images come to a node: our engines beside what else there is, and beside the bare limit of
+// fetch, inflate and write. Every run has a fresh containerd on a fresh file system, contenders take turns, and the trees
+// that they leave are compared.
+//
+//	go run ./test/bench/pull -rates 40 -images webapp -rounds 3
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"headstart.dev/prepull"
+	"headstart.dev/prepull/containerd"
+	"headstart.dev/test/testenv/images"
+)
+
+// latency of every request: what a registry of the same region has.
+const latency = 15 * time.Millisecond
+
+type options struct {
+	rates, images, only string
+	rounds              int
+	tools, jsonPath     string
+	worker              string
+	address, host, dir  string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.rates, "rates", "0,40,10", "MiB/s of one connection, 0 is unlimited")
+	flag.StringVar(&o.images, "images", "webapp,ml,small", "which images")
+	flag.StringVar(&o.only, "only", "", "contenders, by the beginning of their names; all when empty")
+	flag.IntVar(&o.rounds, "rounds", 3, "runs of every contender")
+	flag.StringVar(&o.tools, "tools", "", "folder with ctr; contenders that need it are left out without")
+	flag.StringVar(&o.jsonPath, "json", "", "file for all figures")
+	flag.StringVar(&o.worker, "worker", "", "for this program's own use")
+	flag.StringVar(&o.address, "address", "", "for this program's own use")
+	flag.StringVar(&o.host, "host", "", "for this program's own use")
+	flag.StringVar(&o.dir, "dir", "", "for this program's own use")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	var err error
+	if o.worker != "" {
+		err = work(ctx, o, flag.Args())
+	} else {
+		err = bench(ctx, o, os.Stdout)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench pull:", err)
+		os.Exit(1)
+	}
+}
+
+// work pulls by one engine and nothing else.
+func work(ctx context.Context, o options, refs []string) error {
+	if o.worker == "bare" {
+		return bare(ctx, o.host, refs, o.dir)
+	}
+	store, err := containerd.New(containerd.Config{Address: o.address, Engines: []string{o.worker}, Log: logr.Discard(), MinFreePercent: 1})
+	if err != nil {
+		return err
+	}
+	var wanted []prepull.Image
+	for _, ref := range refs {
+		wanted = append(wanted, prepull.Image{Ref: ref})
+	}
+	puller, err := prepull.New(prepull.Config{Store: store, Images: wanted, MaxAttempts: 1, Log: logr.Discard()})
+	if err != nil {
+		return err
+	}
+	runCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { _ = puller.Run(runCtx) }()
+	statuses, err := puller.Wait(ctx)
+	for _, s := range statuses {
+		if s.State != prepull.StateWarm || s.Engine != o.worker {
+			err = errors.Join(err, fmt.Errorf("%s: %s by %q: %s", s.Name, s.State, s.Engine, s.Error))
+		}
+		if os.Getenv("BENCH_STAGES") != "" {
+			fmt.Fprintln(os.Stderr, s.Name, s.Stages)
+		}
+	}
+	return errors.Join(err, store.Close())
+}
+
+// The shapes of the issue, in bytes before compression; real files compress to about a half.
+const mib = 1 << 20
+
+func shapes(which string) (map[string][]images.Spec, []string, error) {
+	all := map[string][]images.Spec{
+		// 8 layers, 400 MB compressed.
+		"webapp": {images.Sized("benchweb", 250*mib, 95*mib, 390*mib, 295*mib, 140*mib, 95*mib, 30*mib, 3*mib)},
+		"ml":     {images.MachineLearning()},
+		"small":  images.Small(30),
+	}
+	names := strings.Split(which, ",")
+	for _, name := range names {
+		if all[name] == nil {
+			return nil, nil, fmt.Errorf("-images %q: want some of webapp, ml, small", name)
+		}
+	}
+	return all, names, nil
+}
+
+func bench(ctx context.Context, o options, out io.Writer) error {
+	all, names, err := shapes(o.images)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "headstart-bench-images-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	s, err := newServer(ctx, dir, latency)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.front.Close() }()
+	var results []result
+	for _, name := range names {
+		var refs []string
+		for i, spec := range all[name] {
+			img, err := images.Build(ctx, spec)
+			if err != nil {
+				return fmt.Errorf("make the image %s: %w", name, err)
+			}
+			ref, err := s.add(fmt.Sprintf("bench/%s-%d", name, i), img)
+			if err != nil {
+				return fmt.Errorf("serve the image %s: %w", name, err)
+			}
+			refs = append(refs, ref)
+		}
+		for rate := range strings.SplitSeq(o.rates, ",") {
+			mibs, err := strconv.ParseInt(rate, 10, 64)
+			if err != nil || mibs < 0 {
+				return fmt.Errorf("-rates %q: want numbers of MiB/s, such as 0,40,10", o.rates)
+			}
+			s.rate.Store(mibs << 20)
+			r, err := compare(ctx, o, s, refs)
+			if err != nil {
+				return err
+			}
+			r.Image, r.Rate = name, mibs
+			results = append(results, r)
+			r.print(out)
+		}
+	}
+	if o.jsonPath == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.jsonPath, data, 0o600)
+}
+
+// result is one image at one rate.
+type result struct {
+	Image string               `json:"image"`
+	Rate  int64                `json:"mibPerSecondAndConnection"`
+	Runs  map[string][]figures `json:"runs"`
+	order []string
+}
+
+// compare lets the contenders take turns.
+func compare(ctx context.Context, o options, s *server, refs []string) (result, error) {
+	r := result{Runs: map[string][]figures{}}
+	for round := range o.rounds {
+		for _, c := range contenders() {
+			if !chosen(c.name, o) {
+				continue
+			}
+			f, err := measure(ctx, c, s, refs, o.tools)
+			if err != nil {
+				return r, err
+			}
+			if round == 0 {
+				r.order = append(r.order, c.name)
+			}
+			r.Runs[c.name] = append(r.Runs[c.name], f)
+		}
+	}
+	return r, nil
+}
+
+func chosen(name string, o options) bool {
+	if o.tools == "" && (strings.HasPrefix(name, "ctr") || strings.HasPrefix(name, "transfer")) {
+		return false
+	}
+	if o.only == "" {
+		return true
+	}
+	return slices.ContainsFunc(strings.Split(o.only, ","), func(part string) bool { return strings.HasPrefix(name, part) })
+}
+
+func (r result) print(out io.Writer) {
+	fmt.Fprintf(out, "\n%s, %s a connection, %s latency, median of %d\n", r.Image, rateName(r.Rate), latency, len(r.Runs[r.order[0]]))
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "contender\tseconds\tof bare\tCPU s\tfetched MiB\tpeak disk MiB\tpeak memory MiB\ttree\t")
+	limit := median(r.Runs["bare limit"], func(f figures) float64 { return f.Seconds })
+	for _, name := range r.order {
+		runs := r.Runs[name]
+		seconds := median(runs, func(f figures) float64 { return f.Seconds })
+		ratio := "-"
+		if limit > 0 {
+			ratio = fmt.Sprintf("%.2f", seconds/limit)
+		}
+		fmt.Fprintf(w, "%s\t%.2f\t%s\t%.1f\t%.0f\t%.0f\t%.0f\t%s\t\n", name, seconds, ratio,
+			median(runs, func(f figures) float64 { return f.CPU }),
+			median(runs, func(f figures) float64 { return float64(f.Fetched) / mib }),
+			median(runs, func(f figures) float64 { return float64(f.Disk) / mib }),
+			median(runs, func(f figures) float64 { return float64(f.Memory) / mib }), trees(runs))
+	}
+	_ = w.Flush()
+}
+
+// trees is the digest that all runs agree on.
+func trees(runs []figures) string {
+	for _, f := range runs {
+		if f.Tree != runs[0].Tree {
+			return "DIFFER"
+		}
+	}
+	return runs[0].Tree
+}
+
+func rateName(mibs int64) string {
+	if mibs == 0 {
+		return "unlimited"
+	}
+	return fmt.Sprintf("%d MiB/s", mibs)
+}
+
+func median(runs []figures, of func(figures) float64) float64 {
+	if len(runs) == 0 {
+		return 0
+	}
+	values := make([]float64, len(runs))
+	for i, f := range runs {
+		values[i] = of(f)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/opencontainers/image-spec/identity"
+	"golang.org/x/sys/unix"
+
+	"headstart.dev/test/testenv"
+	"headstart.dev/test/testenv/treehash"
+)
+
+// run is one pull by one contender on a fresh containerd.
+type run struct {
+	server *server
+	ctd    *testenv.Containerd
+	refs   []string
+	dir    string // a fresh file system in memory
+	tools  string
+
+	mu     sync.Mutex
+	cpu    time.Duration
+	memory int64
+}
+
+// figures of one run.
+type figures struct {
+	Contender string  `json:"contender"`
+	Seconds   float64 `json:"seconds"`
+	CPU       float64 `json:"cpuSeconds"`
+	Fetched   int64   `json:"fetchedBytes"`
+	Disk      int64   `json:"peakDiskBytes"`
+	Memory    int64   `json:"peakMemoryBytes"`
+	Tree      string  `json:"tree"`
+}
+
+func (r *run) tool(name string) string { return r.tools + "/" + name }
+
+func (r *run) addUsage(state *os.ProcessState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cpu += state.UserTime() + state.SystemTime()
+	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
+		r.memory = max(r.memory, usage.Maxrss<<10)
+	}
+}
+
+// measure runs a contender once: fresh file system, fresh containerd, and all of it gone afterwards.
+func measure(ctx context.Context, c contender, s *server, refs []string, tools string) (f figures, err error) {
+	dir, err := os.MkdirTemp("", "headstart-bench-")
+	if err != nil {
+		return f, err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=12g"); err != nil {
+		return f, fmt.Errorf("mount a file system in memory: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) }()
+	if err := os.Setenv("TMPDIR", dir); err != nil {
+		return f, err
+	}
+	defer func() { _ = os.Unsetenv("TMPDIR") }()
+	ctd, err := newContainerd(ctx, c, s.host)
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, ctd.Stop()) }()
+	pid, err := pidOf(ctx, ctd)
+	if err != nil {
+		return f, err
+	}
+	r := &run{server: s, ctd: ctd, refs: refs, dir: dir, tools: tools}
+	s.sent.Store(0)
+	before, usedBefore := cpuOf(pid), used(dir)
+	peak := watchDisk(dir)
+	began := time.Now()
+	if err := c.run(ctx, r); err != nil {
+		return f, fmt.Errorf("%s: %w", c.name, err)
+	}
+	f = figures{Contender: c.name, Seconds: time.Since(began).Seconds(), Disk: peak() - usedBefore, Fetched: s.sent.Load(), Memory: r.memory}
+	f.CPU = (cpuOf(pid) - before + r.cpu).Seconds()
+	if c.name != "bare limit" {
+		f.Tree, err = treesOf(ctx, ctd, refs)
+	}
+	return f, err
+}
+
+// watchDisk samples how full a file system is and returns its peak when called.
+func watchDisk(dir string) func() int64 {
+	stop, peak := make(chan struct{}), make(chan int64, 1)
+	go func() {
+		ticker := time.NewTicker(20 * time.Millisecond)
+		defer ticker.Stop()
+		var most int64
+		for {
+			most = max(most, used(dir))
+			select {
+			case <-stop:
+				peak <- most
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+	return func() int64 { close(stop); return <-peak }
+}
+
+func used(dir string) int64 {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return 0
+	}
+	return int64(stat.Blocks-stat.Bfree) * stat.Bsize
+}
+
+// clockTicks is the unit of /proc/PID/stat on Linux for all architectures that Go has.
+const clockTicks = 100
+
+// cpuOf is the processor time of a process and of the children that it has waited for.
+func cpuOf(pid int) time.Duration {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	var ticks int64
+	for _, i := range []int{11, 12, 13, 14} { // utime, stime, cutime, cstime
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err == nil {
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * time.Second / clockTicks
+}
+
+// treesOf digests the root file systems of all images together.
+func treesOf(ctx context.Context, ctd *testenv.Containerd, refs []string) (string, error) {
+	c, err := client.New(ctd.Address())
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = c.Close() }()
+	ctx = namespaces.WithNamespace(ctx, "k8s.io")
+	ctx, done, err := c.WithLease(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = done(ctx) }()
+	all := sha256.New()
+	for _, ref := range refs {
+		img, err := c.GetImage(ctx, ref)
+		if err != nil {
+			return "", err
+		}
+		diffs, err := img.RootFS(ctx)
+		if err != nil {
+			return "", err
+		}
+		service := c.SnapshotService("overlayfs")
+		mounts, err := service.View(ctx, "bench-view", identity.ChainID(diffs).String())
+		if err != nil {
+			return "", err
+		}
+		var sum string
+		err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) (err error) {
+			sum, err = treehash.Sum(root, treehash.Options{NoDirTimes: true})
+			return err
+		})
+		if err := errors.Join(err, service.Remove(ctx, "bench-view")); err != nil {
+			return "", err
+		}
+		all.Write([]byte(sum))
+	}
+	return hex.EncodeToString(all.Sum(nil))[:12], nil
+}
+
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
