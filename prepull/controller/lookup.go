@@ -35,7 +35,9 @@ type lookup struct {
 	due      time.Time
 	failures int
 	running  bool
-	arch     string
+	// refreshing says that it is looked up again because a policy has changed.
+	refreshing bool
+	arch       string
 	// every is the shortest interval that a policy asks for.
 	every time.Duration
 }
@@ -100,7 +102,7 @@ func (l *lookups) want(names map[string]wanted, refresh []string) {
 	}
 	for _, name := range refresh {
 		if known := l.names[name]; known != nil {
-			known.due = l.now()
+			known.due, known.refreshing = l.now(), known.done
 		}
 	}
 	select {
@@ -178,8 +180,8 @@ func (l *lookups) ended(name string, image resolve.Image, err error) {
 		l.mu.Unlock()
 		return
 	}
-	news := !known.done || (known.err == nil) != (err == nil) || err == nil && known.image.Digest != image.Digest
-	known.running, known.done, known.err = false, true, err
+	news := !known.done || known.refreshing || (known.err == nil) != (err == nil) || err == nil && known.image.Digest != image.Digest
+	known.running, known.refreshing, known.done, known.err = false, false, true, err
 	if err == nil {
 		known.image, known.failures = image, 0
 		known.due = l.now().Add(known.every)

@@ -99,7 +99,12 @@ func (c *Controller) evaluate(ctx context.Context) time.Time {
 		if !again.IsZero() {
 			p.soon(again)
 		}
+		p.evaluated = now
 		if apiequality.Semantic.DeepEqual(status, p.obj.Status) {
+			continue
+		}
+		if from := p.countsFrom(); now.Before(from) && countsOnly(status, p.obj.Status) {
+			p.soon(from)
 			continue
 		}
 		obj := p.obj.DeepCopy()

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -47,8 +48,10 @@ type policy struct {
 	due time.Time
 	// written is when the status was last written or tried.
 	written time.Time
-	holding map[string]time.Time
-	list    string // of what holding is about
+	// evaluated is when it was last worked out.
+	evaluated time.Time
+	holding   map[string]time.Time
+	list      string // of what holding is about
 
 	memory
 }
@@ -56,6 +59,8 @@ type policy struct {
 func (p *policy) setObject(obj *v1alpha1.PrepullPolicy, now time.Time) {
 	if p.obj == nil || p.obj.Generation != obj.Generation {
 		p.since = now
+		// What a user changes is not kept waiting by the last count.
+		p.written = time.Time{}
 		p.selector, p.invalid = labels.Everything(), nil
 		if obj.Spec.NodeSelector != nil {
 			if p.selector, p.invalid = metav1.LabelSelectorAsSelector(obj.Spec.NodeSelector); p.invalid != nil {
@@ -79,16 +84,36 @@ func (p *policy) soon(at time.Time) {
 	}
 }
 
-// countsDue asks for an evaluation because a node has changed.
+// countsDue asks for an evaluation because a node has changed: soon while nodes wait for their turn, else when counts may
+// be written.
 func (p *policy) countsDue(now time.Time) {
-	gap := time.Duration(p.obj.Status.Nodes.Matched) * time.Second / fanOut
-	next := p.written.Add(min(max(gap, writeInterval), slowest))
+	next := p.countsFrom()
+	if p.obj.Status.Turn != nil {
+		next = p.evaluated.Add(writeInterval)
+	}
 	if next.Before(now) {
 		next = now
 	}
-	if p.due.IsZero() || next.Before(p.due) {
-		p.due = next
+	p.soon(next)
+}
+
+// countsFrom is from when on a status may be written in which only counts have changed.
+func (p *policy) countsFrom() time.Time {
+	gap := time.Duration(p.obj.Status.Nodes.Matched) * time.Second / fanOut
+	return p.written.Add(min(max(gap, writeInterval), slowest))
+}
+
+// countsOnly says whether two statuses mean the same to the agents, whose every write they are all sent.
+func countsOnly(a, b v1alpha1.PrepullPolicyStatus) bool {
+	for _, s := range []*v1alpha1.PrepullPolicyStatus{&a, &b} {
+		s.Nodes = v1alpha1.NodeCounts{}
+		s.Images = slices.Clone(s.Images)
+		for i := range s.Images {
+			s.Images[i].Nodes = 0
+		}
+		s.Conditions = slices.DeleteFunc(slices.Clone(s.Conditions), func(c metav1.Condition) bool { return c.Type == v1alpha1.ConditionReady })
 	}
+	return apiequality.Semantic.DeepEqual(a, b)
 }
 
 func (p *policy) interval() time.Duration {
@@ -121,8 +146,10 @@ func (p *policy) hold(now time.Time, know func(string) lookup) time.Time {
 	if limit := p.since.Add(maxSource); !p.sources && now.Before(limit) {
 		return limit
 	}
-	pending := p.pending(know)
-	if pending == 0 {
+	if limit := p.since.Add(gather); p.refreshing(know) && now.Before(limit) {
+		return limit
+	}
+	if p.pending(know) == 0 {
 		p.settled = true
 		return time.Time{}
 	}
@@ -133,6 +160,11 @@ func (p *policy) hold(now time.Time, know func(string) lookup) time.Time {
 		return limit
 	}
 	return time.Time{}
+}
+
+// refreshing says whether a tag is being looked up again because of a change of the policy.
+func (p *policy) refreshing(know func(string) lookup) bool {
+	return slices.ContainsFunc(p.wanted, func(c candidate) bool { return know(c.name).refreshing })
 }
 
 func (p *policy) pending(know func(string) lookup) int {
