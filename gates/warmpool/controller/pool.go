@@ -72,7 +72,7 @@ func (c cost) total(now time.Time) float64 {
 
 // change ends one price and begins another.
 func (c *cost) change(now time.Time, perHour float64) {
-	if perHour == c.PerHour && !c.At.IsZero() {
+	if perHour == c.PerHour {
 		return
 	}
 	c.Sum, c.At, c.PerHour = c.total(now), now, perHour

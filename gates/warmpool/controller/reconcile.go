@@ -53,6 +53,7 @@ type written struct {
 	statusAt   time.Time
 	stateAt    time.Time
 	stateKey   string
+	stateSize  int32
 	trouble    string
 }
 
@@ -79,6 +80,9 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (ctrl
 		return ctrl.Result{}, nil
 	}
 	result, err := r.reconcile(ctx, &wp)
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		return ctrl.Result{}, nil // the process ends: nothing is to be retried, or complained of
+	}
 	if apierrors.IsConflict(err) {
 		// Somebody wrote between the cache and us; the watch brings the newer object in a moment.
 		return ctrl.Result{RequeueAfter: statusPeriod}, nil
@@ -154,7 +158,8 @@ func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *writ
 	wanted := target{
 		shape: newAmounts(shape), nodeSelector: wp.Spec.Template.NodeSelector, workload: selector, namespace: wp.Namespace, warmth: warm,
 	}
-	if w.generation != wp.Generation {
+	// A pool's first generation, and one that was seen through before, has left nothing with another backend.
+	if w.generation != wp.Generation && wp.Generation > 1 && wp.Status.ObservedGeneration != wp.Generation {
 		if err := r.releaseOthers(ctx, wp); err != nil {
 			return nil, err
 		}
@@ -228,7 +233,7 @@ func selectorText(s labels.Selector) string {
 	return s.String()
 }
 
-// releaseOthers removes what another backend of this pool may have left, at a new generation or after a restart.
+// releaseOthers removes what another backend of this pool may have left, at a new generation.
 func (r *reconciler) releaseOthers(ctx context.Context, wp *v1alpha1.WarmPool) error {
 	for kind, other := range r.backends {
 		if kind != backendOf(wp) {
@@ -275,26 +280,6 @@ func (p *pool) pauseImage(m *model) string {
 		}
 	}
 	return best
-}
-
-// keep writes what must survive a restart, when it changed and a minute after the last time; it returns how long a write
-// that is due has to wait, 0 for none.
-func (r *reconciler) keep(ctx context.Context, wp *v1alpha1.WarmPool, w *written) (time.Duration, error) {
-	var s state
-	var key string
-	var err error
-	if !r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) { s, key, err = p.state(wp.UID) }) || err != nil || key == w.stateKey {
-		return 0, err
-	}
-	now := r.now()
-	if due := w.stateAt.Add(storePeriod); !w.stateAt.IsZero() && now.Before(due) {
-		return due.Sub(now), nil
-	}
-	if err := save(ctx, r.client, wp, s); err != nil {
-		return 0, err
-	}
-	w.stateKey, w.stateAt = key, now
-	return 0, nil
 }
 
 // report tells of trouble once.

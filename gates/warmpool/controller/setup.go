@@ -65,6 +65,9 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	feed.watch(&corev1.Pod{}, m.podHandler())
 	feed.watch(&corev1.Node{}, m.nodeHandler())
+	if err := mgr.Add(r); err != nil {
+		return fmt.Errorf("add the keeper of warm pools' state: %w", err)
+	}
 	return r.build(mgr, feed)
 }
 

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"headstart.dev/gates/v1alpha1"
@@ -23,8 +24,11 @@ const (
 	storeKey    = "state"
 	// maxStateBytes bounds what is read back; 90 days of hours take about 70 KiB.
 	maxStateBytes = 256 << 10
-	// storePeriod is the least time between two writes of one pool: what a crash can lose.
-	storePeriod = time.Minute
+	// storePeriod is the least time between two writes of one pool: what a crash can lose. A changed size is kept
+	// sooner; an orderly end loses nothing.
+	storePeriod, storeSizePeriod = time.Minute, 5 * time.Second
+	// flushTimeout bounds the writes of an orderly end, within the manager's own time for it.
+	flushTimeout = 5 * time.Second
 )
 
 // state is what of a pool survives a restart. JSON in the ConfigMap; another version of it is ignored.
@@ -131,4 +135,65 @@ func save(ctx context.Context, c client.Client, wp *v1alpha1.WarmPool, s state) 
 		return fmt.Errorf("keep state of warm pool %s/%s: %w", wp.Namespace, wp.Name, err)
 	}
 	return nil
+}
+
+// keep writes what must survive a restart, when it changed and some time after the last write; it returns how long a
+// write that is due has to wait, 0 for none.
+func (r *reconciler) keep(ctx context.Context, wp *v1alpha1.WarmPool, w *written) (time.Duration, error) {
+	var s state
+	var key string
+	var err error
+	size := int32(0)
+	if !r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) { s, key, err = p.state(wp.UID); size = p.desired }) || err != nil || key == w.stateKey {
+		return 0, err
+	}
+	period := storePeriod
+	if size != w.stateSize {
+		period = storeSizePeriod
+	}
+	now := r.now()
+	if due := w.stateAt.Add(period); !w.stateAt.IsZero() && now.Before(due) {
+		return due.Sub(now), nil
+	}
+	if err := save(ctx, r.client, wp, s); err != nil {
+		return 0, err
+	}
+	w.stateKey, w.stateAt, w.stateSize = key, now, size
+	return 0, nil
+}
+
+// Start waits for the end and then keeps what is not kept yet. As a runnable of the leader it ends before the lease is
+// given back.
+func (r *reconciler) Start(ctx context.Context) error {
+	<-ctx.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	var pools v1alpha1.WarmPoolList
+	if err := r.client.List(ctx, &pools); err != nil {
+		r.log.Info("the state of warm pools is not kept: they cannot be listed", "reason", err.Error())
+		return nil
+	}
+	for i := range pools.Items {
+		wp := &pools.Items[i]
+		r.mu.Lock()
+		w := r.written[client.ObjectKeyFromObject(wp)]
+		r.mu.Unlock()
+		if w == nil || w.uid != wp.UID {
+			continue
+		}
+		if err := r.flush(ctx, wp, w.stateKey); err != nil {
+			r.log.Info("the state of a warm pool is not kept", "warmPool", klog.KObj(wp), "reason", err.Error())
+		}
+	}
+	return nil
+}
+
+func (r *reconciler) flush(ctx context.Context, wp *v1alpha1.WarmPool, kept string) error {
+	var s state
+	var key string
+	var err error
+	if !r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) { s, key, err = p.state(wp.UID) }) || err != nil || key == kept {
+		return err
+	}
+	return save(ctx, r.client, wp, s)
 }
