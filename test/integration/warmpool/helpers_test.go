@@ -2,10 +2,13 @@ package warmpool_test
 
 import (
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -31,6 +34,22 @@ func (unstructuredScale) set(t testing.TB, c client.Client, wp *v1alpha1.WarmPoo
 	t.Helper()
 	scale := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: replicas}}
 	return c.SubResource("scale").Update(t.Context(), wp, client.WithSubResourceBody(scale))
+}
+
+func resourceOne() *resource.Quantity { return resource.NewQuantity(1, resource.DecimalSI) }
+
+func schedules(start, zone string) []v1alpha1.WarmPoolSchedule {
+	return []v1alpha1.WarmPoolSchedule{{Name: "s", Start: start, End: "0 19 * * *", TimeZone: zone, Min: 3}}
+}
+
+// applyFile creates the objects of a manifest.
+func applyFile(t testing.TB, c client.Client, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for document := range strings.SplitSeq(string(text), "\n---\n") {
+		create(t, c, document)
+	}
 }
 
 // dump lists the pods of a namespace, for the message of a test that fails.

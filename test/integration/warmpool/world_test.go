@@ -101,7 +101,12 @@ func warmNode(t testing.TB, c client.Client, n *corev1.Node, rule string, images
 // warmPool is a pool of one CPU replicas on the nodes labelled pool=<namespace>.
 func warmPool(t testing.TB, c client.Client, ns string, change func(*v1alpha1.WarmPoolSpec)) *v1alpha1.WarmPool {
 	t.Helper()
-	wp := &v1alpha1.WarmPool{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}, Spec: v1alpha1.WarmPoolSpec{
+	return warmPoolNamed(t, c, ns, "web", change)
+}
+
+func warmPoolNamed(t testing.TB, c client.Client, ns, name string, change func(*v1alpha1.WarmPoolSpec)) *v1alpha1.WarmPool {
+	t.Helper()
+	wp := &v1alpha1.WarmPool{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: v1alpha1.WarmPoolSpec{
 		Max: 20, Shape: v1alpha1.WarmPoolShape{Resources: corev1.ResourceList{"cpu": resource.MustParse("1")}},
 		Template: v1alpha1.WarmPoolTemplate{NodeSelector: map[string]string{"pool": ns}},
 	}}
