@@ -11,12 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -45,6 +47,8 @@ type Cluster struct {
 	// ImageRef is the workload's image, ImageBytes the compressed size of its layers.
 	ImageRef   string
 	ImageBytes int64
+	// LayerSizes are the compressed sizes of the image's layers by digest.
+	LayerSizes map[string]int64
 
 	cfg        Config
 	plane      *testenv.ControlPlane
@@ -57,7 +61,7 @@ type Cluster struct {
 
 // NewCluster starts a cluster. The caller must Stop it; on error nothing is left running.
 func NewCluster(ctx context.Context, cfg Config) (*Cluster, error) {
-	c := &Cluster{cfg: cfg}
+	c := &Cluster{cfg: cfg, LayerSizes: map[string]int64{}}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
@@ -116,6 +120,7 @@ func (c *Cluster) startRegistry(ctx context.Context, say func(string, ...any)) e
 	}
 	for _, layer := range manifest.Layers {
 		c.ImageBytes += layer.Size
+		c.LayerSizes[layer.Digest.String()] = layer.Size
 	}
 	say("pushing it to the local registry: %d MiB compressed", c.ImageBytes>>20)
 	if c.ImageRef, _, err = c.registry.Push(ctx, imageName, image); err != nil {
@@ -135,9 +140,9 @@ func (c *Cluster) startController(ctx context.Context, program string) error {
 	if err != nil {
 		return err
 	}
-	roles, err := filepath.Glob(filepath.Join(root, "deploy", "rbac", "*.yaml"))
-	if err != nil || len(roles) == 0 {
-		return errors.Join(errors.New("find the roles of deploy/rbac: none there"), err)
+	roles, err := roleFiles(filepath.Join(root, "deploy", "rbac"))
+	if err != nil {
+		return err
 	}
 	if err := testenv.ApplyFiles(ctx, c.plane.Config(), roles...); err != nil {
 		return err
@@ -158,6 +163,21 @@ func (c *Cluster) startController(ctx context.Context, program string) error {
 	return err
 }
 
+// roleFiles returns the manifests below dir.
+func roleFiles(dir string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".yaml" {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find the roles: %w", err)
+	}
+	return files, nil
+}
+
 // bindRoles gives the controller's user every role that is the controller's by its name, as the chart does.
 func (c *Cluster) bindRoles(ctx context.Context) error {
 	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: controllerUser}}
@@ -174,7 +194,7 @@ func (c *Cluster) bindRoles(ctx context.Context) error {
 			ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Subjects: subjects,
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
 		}
-		if _, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+		if _, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("bind cluster role %q: %w", role.Name, err)
 		}
 	}
@@ -187,7 +207,7 @@ func (c *Cluster) bindRoles(ctx context.Context) error {
 			ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Subjects: subjects,
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
 		}
-		if _, err := rbac.RoleBindings(controllerNamespace).Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+		if _, err := rbac.RoleBindings(controllerNamespace).Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("bind role %q: %w", role.Name, err)
 		}
 	}

@@ -15,6 +15,8 @@ const (
 	readyGate = "example.com/config-ready"
 	configMap = "shop-config"
 	namespace = "default"
+	// poolLabel marks the nodes that the rule is for, as a NodePool's label does.
+	poolLabel = "example.com/pool"
 )
 
 // policies are what a user of Headstart applies: when a node is released, and what each gate waits for.
@@ -24,7 +26,7 @@ kind: NodeReadinessRule
 metadata: {name: demo}
 spec:
   mode: bootstrap-only
-  nodeSelector: {matchLabels: {kubernetes.io/os: linux}}
+  nodeSelector: {matchLabels: {` + poolLabel + `: fast}}
   conditions:
   - {type: headstart.dev/ImagesReady, requiredStatus: "True"}
   - {type: headstart.dev/CNIReady, requiredStatus: "True"}

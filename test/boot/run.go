@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	runTimeout    = 5 * time.Minute
+	runTimeout    = 3 * time.Minute
 	eventTimeout  = 10 * time.Second
 	commandLimit  = 10 * time.Second
 	pollPeriod    = 50 * time.Millisecond
@@ -72,7 +72,7 @@ func (c *Cluster) Run(ctx context.Context, opts Options) (*Result, error) {
 	group.Go(func() error { return r.recorder.watchNode(watchCtx, c.client, opts.Name, opts.Headstart) })
 	group.Go(func() error { return r.recorder.watchPod(watchCtx, c.client, opts.Name, opts.Headstart) })
 	result, err := r.boot(watchCtx, group)
-	logs := r.logs()
+	logs := r.logs(ctx)
 	stopWatching()
 	err = errors.Join(err, group.Wait())
 	if err != nil {
@@ -110,6 +110,7 @@ func (r *run) boot(ctx context.Context, group *errgroup.Group) (*Result, error) 
 	group.Go(func() error { return r.watchImage(ctx) })
 	nodeConfig := testenv.NodeConfig{Name: r.opts.Name}
 	if r.opts.Headstart {
+		nodeConfig.Labels = map[string]string{poolLabel: "fast"}
 		if nodeConfig.ConfigDir, err = r.startAgent(ctx); err != nil {
 			return nil, err
 		}
@@ -265,11 +266,17 @@ func (r *run) pullEvent(ctx context.Context) (string, error) {
 	}
 }
 
-// logs are the ends of the logs of what Headstart runs, for an error.
-func (r *run) logs() string {
+// logs are the ends of the logs of what Headstart runs, and the state of the pod, for an error.
+func (r *run) logs(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit)
+	defer cancel()
 	logs := "headstart-controller:\n" + r.cluster.ControllerLog()
 	if r.agent != nil {
 		logs += "\nheadstart-agent:\n" + r.agent.Log(logBytes)
+	}
+	pod, err := r.cluster.client.CoreV1().Pods(namespace).Get(ctx, r.opts.Name, metav1.GetOptions{})
+	if err == nil {
+		logs += fmt.Sprintf("\npod: %s, gates %v, conditions %+v", pod.Status.Phase, pod.Spec.SchedulingGates, pod.Status.Conditions)
 	}
 	return logs
 }
