@@ -40,8 +40,8 @@ type Probe struct {
 
 	// InitialDelay is the time between the start of the agent and the first look.
 	InitialDelay Duration `json:"initialDelay,omitzero"`
-	// Period is the time between two looks at something that is ready; what is not ready yet is looked at every Period
-	// too, but at least every 250ms.
+	// Period is the time between two looks at something that is ready; what is not ready yet is looked at twice as
+	// often, at least every 250ms.
 	Period Duration `json:"period,omitzero"`
 	// Timeout bounds one look.
 	Timeout Duration `json:"timeout,omitzero"`

@@ -33,6 +33,7 @@ func Probers(cfg Config) ([]Prober, error) {
 				InitialDelay: p.InitialDelay.Duration, Period: p.Period.Duration, Timeout: p.Timeout.Duration,
 				SuccessThreshold: p.SuccessThreshold, FailureThreshold: p.FailureThreshold,
 				Pending: pendingPeriod[p.Type], StopWhenReady: p.Mode == ModeBootstrapOnly,
+				Dear: p.Type == ProbeGPU || p.Type == ProbeExec,
 			},
 		})
 	}
@@ -58,6 +59,7 @@ const (
 // wake them, and this is for what sends none, such as the container runtime loading a network config.
 var pendingPeriod = map[ProbeType]time.Duration{
 	ProbeCNI: 100 * time.Millisecond,
+	ProbeGPU: 250 * time.Millisecond,
 }
 
 func newChecker(cfg Config, p Probe) (probe.Checker, error) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	podresourcesapi "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"headstart.dev/agent/probe"
@@ -237,4 +238,17 @@ func TestGPUFaultsOfTheDeviceCountAndThoseOfApplicationsDoNot(t *testing.T) {
 			require.Contains(t, result.Message, "XID 79")
 		})
 	}
+}
+
+func FuzzAllocatableResources(f *testing.F) {
+	answer := &podresourcesapi.AllocatableResourcesResponse{Devices: []*podresourcesapi.ContainerDevices{{ResourceName: "nvidia.com/gpu", DeviceIds: []string{"a", "b"}}}}
+	raw, err := proto.Marshal(answer)
+	require.NoError(f, err)
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var answer podresourcesapi.AllocatableResourcesResponse
+		if proto.Unmarshal(raw, &answer) == nil {
+			require.GreaterOrEqual(t, probe.CountAllocatable(&answer, "nvidia.com/"), 0)
+		}
+	})
 }

@@ -23,14 +23,14 @@ func (p *GPU) checkDevicePlugin(ctx context.Context) Result {
 	if err != nil {
 		return grpcFailure(address, err)
 	}
-	if countAllocatable(answer, "nvidia.com/") == 0 {
+	if CountAllocatable(answer, "nvidia.com/") == 0 {
 		return notReady(ReasonDevicePluginNotReady, "the kubelet has no nvidia.com devices to hand out: the device plugin is not ready")
 	}
 	return ready("")
 }
 
-// countAllocatable counts the devices whose resource name has a prefix. With MIG or time-slicing there are more than GPUs.
-func countAllocatable(answer *podresourcesapi.AllocatableResourcesResponse, prefix string) int {
+// CountAllocatable counts the devices whose resource name has a prefix. With MIG or time-slicing there are more than GPUs.
+func CountAllocatable(answer *podresourcesapi.AllocatableResourcesResponse, prefix string) int {
 	count := 0
 	for _, devices := range answer.GetDevices() {
 		if strings.HasPrefix(devices.GetResourceName(), prefix) {

@@ -7,12 +7,17 @@ import (
 
 const (
 	// minPending and maxPending bound the time between two looks at something that is not ready: often enough that
-	// nobody waits for it, seldom enough that a boot has its CPUs for itself.
-	minPending = 50 * time.Millisecond
+	// nobody waits for it, seldom enough that a boot has its CPUs for itself. The lower one is for a period of 50ms, and
+	// keeps what sends no events within 50ms from fact to condition.
+	minPending = 25 * time.Millisecond
 	maxPending = 250 * time.Millisecond
 	// firstBurst is the first of the short waits after an event that has not made the probe ready: a socket file appears
-	// a few microseconds before its owner listens, a file before its content. Each wait doubles up to the pending one.
+	// a few microseconds before its owner listens, a file before its content. Each wait is twice the last.
 	firstBurst = time.Millisecond
+	// burstWait is the longest of the short waits, burstTime how long after the event they go on: the container runtime
+	// needs that long to load a network config on a machine that is busy with its boot.
+	burstWait = 10 * time.Millisecond
+	burstTime = 500 * time.Millisecond
 )
 
 // Settings are the corev1.Probe fields of one probe.
@@ -22,8 +27,10 @@ type Settings struct {
 	Timeout          time.Duration
 	SuccessThreshold int
 	FailureThreshold int
-	// Pending overrides the time between two looks while not ready; 0 means Period, but between 50 and 250ms.
+	// Pending overrides the time between two looks while not ready; 0 means half a Period, but between 25 and 250ms.
 	Pending time.Duration
+	// Dear says that a look costs more than a few system calls: an event is followed by one look, not by a burst.
+	Dear bool
 	// StopWhenReady ends the runner at the first True.
 	StopWhenReady bool
 }
@@ -33,7 +40,7 @@ func (s Settings) pending() time.Duration {
 	if s.Pending > 0 {
 		return s.Pending
 	}
-	return min(max(s.Period, minPending), maxPending)
+	return min(max(s.Period/2, minPending), maxPending)
 }
 
 // Runner looks again and again, on events where the Checker is a Watcher, else by time, and reports every change of the
@@ -58,7 +65,7 @@ func (r *Runner) Run(ctx context.Context) {
 	defer func() { stopWatch(); <-watched }()
 
 	state := settle{success: r.Settings.SuccessThreshold, failure: r.Settings.FailureThreshold}
-	burst := r.Settings.pending()
+	var burst burst
 	for {
 		result, changed := state.observe(r.check(ctx))
 		if ctx.Err() != nil {
@@ -72,19 +79,34 @@ func (r *Runner) Run(ctx context.Context) {
 		case result.Status == True && r.Settings.StopWhenReady:
 			return
 		case result.Status != True:
-			delay = min(burst, r.Settings.pending())
-			burst *= 2
+			delay = burst.next(r.Settings.pending())
 		}
 		woken, alive := waitOrWake(ctx, delay, wake)
 		if !alive {
 			return
 		}
-		if woken {
-			burst = firstBurst
-		} else {
-			burst = min(max(burst, firstBurst), r.Settings.pending())
+		if woken && !r.Settings.Dear {
+			burst.start()
 		}
 	}
+}
+
+// burst is the row of short waits after an event.
+type burst struct {
+	wait time.Duration
+	end  time.Time
+}
+
+func (b *burst) start() { b.wait, b.end = firstBurst, time.Now().Add(burstTime) }
+
+// next is the time to the next look at what is not ready.
+func (b *burst) next(pending time.Duration) time.Duration {
+	if !time.Now().Before(b.end) {
+		return pending
+	}
+	wait := b.wait
+	b.wait = min(2*b.wait, burstWait)
+	return min(wait, pending)
 }
 
 // check looks once, with the probe's deadline.

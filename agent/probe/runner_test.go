@@ -149,7 +149,11 @@ func TestAnEventIsFollowedByABurstOfShortWaits(t *testing.T) {
 		before := s.count()
 		s.wake()
 		pass(40 * time.Millisecond)
-		require.Equal(t, 6, s.count()-before, "at once, and after 1, 3, 7, 15 and 31ms")
+		require.Equal(t, 7, s.count()-before, "at once, and after 1, 3, 7, 15, 25 and 35ms")
+		pass(time.Minute)
+		before = s.count()
+		pass(time.Second)
+		require.Equal(t, 4, s.count()-before, "every 250ms again")
 	})
 }
 

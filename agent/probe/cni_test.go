@@ -1,0 +1,186 @@
+package probe_test
+
+import (
+	"context"
+
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"headstart.dev/agent/probe"
+)
+
+const (
+	genericConflist = `{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}`
+	awsConflist     = `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"type":"aws-cni"},{"type":"egress-cni"},{"type":"portmap"}]}`
+	ciliumConflist  = `{"cniVersion":"0.3.1","name":"cilium","plugins":[{"type":"cilium-cni"}]}`
+	calicoConflist  = `{"cniVersion":"0.3.1","name":"k8s-pod-network","plugins":[{"type":"calico"},{"type":"portmap"}]}`
+)
+
+// criServer is a container runtime whose network is ready or not.
+type criServer struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+	runtimeReady, networkReady atomic.Bool
+}
+
+func (s *criServer) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+		{Type: runtimeapi.RuntimeReady, Status: s.runtimeReady.Load()},
+		{Type: runtimeapi.NetworkReady, Status: s.networkReady.Load(), Reason: "NetworkPluginNotReady", Message: "cni plugin not initialized"},
+	}}}, nil
+}
+
+// cniNode is a node with a container runtime and no config yet.
+func cniNode(t *testing.T) (*probe.CNI, *criServer) {
+	t.Helper()
+	dir := socketDir(t)
+	runtime := &criServer{}
+	runtime.runtimeReady.Store(true)
+	runtime.networkReady.Store(true)
+	socket := filepath.Join(dir, "containerd.sock")
+	serve(t, listen(t, "unix", socket), func(s *grpc.Server) { runtimeapi.RegisterRuntimeServiceServer(s, runtime) })
+	confDir := filepath.Join(dir, "net.d")
+	require.NoError(t, os.Mkdir(confDir, 0o755))
+	return &probe.CNI{ConfDir: confDir, Plugin: probe.PluginAuto, Runtime: &probe.CRI{Address: socket}, Endpoints: probe.PluginEndpoints{
+		VPCCNISocket: filepath.Join(dir, "ipamd.sock"), VPCCNIAddress: "127.0.0.1:1", VPCCNIIntrospection: "http://127.0.0.1:1/v1/enis",
+		CiliumURL: "http://127.0.0.1:1/healthz", CiliumSocket: filepath.Join(dir, "cilium.sock"), CalicoURL: "http://127.0.0.1:1/readiness",
+	}}, runtime
+}
+
+func writeConf(t *testing.T, cni *probe.CNI, name, content string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(cni.ConfDir, name), []byte(content), 0o600))
+}
+
+func TestCNI(t *testing.T) {
+	cni, runtime := cniNode(t)
+	require.Equal(t, probe.ReasonNoConfig, look(t, cni, shortLook).Reason)
+
+	writeConf(t, cni, "10-net.conflist", `{"name":"net"`)
+	result := look(t, cni, shortLook)
+	require.Equal(t, probe.ReasonInvalidConfig, result.Reason)
+	require.Contains(t, result.Message, "10-net.conflist")
+
+	require.NoError(t, os.Remove(filepath.Join(cni.ConfDir, "10-net.conflist")))
+	require.NoError(t, syscall.Mkfifo(filepath.Join(cni.ConfDir, "05-net.conflist"), 0o600))
+	require.Equal(t, probe.ReasonInvalidConfig, look(t, cni, shortLook).Reason, "a FIFO does not block the probe")
+
+	writeConf(t, cni, "10-net.conflist", genericConflist)
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the runtime skips what does not parse, and so does the probe")
+
+	runtime.networkReady.Store(false)
+	result = look(t, cni, shortLook)
+	require.Equal(t, probe.ReasonNetworkNotReady, result.Reason)
+	require.Contains(t, result.Message, "cni plugin not initialized")
+	runtime.runtimeReady.Store(false)
+	require.Equal(t, probe.ReasonRuntimeNotReady, look(t, cni, shortLook).Reason)
+}
+
+func TestCNIWithoutARuntime(t *testing.T) {
+	cni, _ := cniNode(t)
+	writeConf(t, cni, "10-net.conflist", genericConflist)
+	dir := socketDir(t)
+	cni.Runtime = &probe.CRI{Address: filepath.Join(dir, "absent.sock")}
+	result := look(t, cni, shortLook)
+	require.Equal(t, probe.ReasonRuntimeNotReady, result.Reason)
+	require.Contains(t, result.Message, "absent.sock")
+
+	silent(t, listen(t, "unix", filepath.Join(dir, "hangs.sock")))
+	cni.Runtime = &probe.CRI{Address: filepath.Join(dir, "hangs.sock")}
+	require.Equal(t, probe.ReasonTimeout, look(t, cni, shortLook).Reason)
+}
+
+func TestVPCCNI(t *testing.T) {
+	cni, _ := cniNode(t)
+	writeConf(t, cni, "10-aws.conflist", awsConflist)
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason, "ipamd is not there")
+
+	listener := listen(t, "tcp", "127.0.0.1:0")
+	old := health.NewServer()
+	serve(t, listener, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, old) })
+	cni.Endpoints.VPCCNIAddress = listener.Addr().String()
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "before v1.23: TCP, and no name of the service")
+
+	states := health.NewServer()
+	states.SetServingStatus("grpc.health.v1.aws-node", healthpb.HealthCheckResponse_NOT_SERVING)
+	serve(t, listen(t, "unix", cni.Endpoints.VPCCNISocket), func(s *grpc.Server) { healthpb.RegisterHealthServer(s, states) })
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason, "since v1.23: the socket is what counts")
+	states.SetServingStatus("grpc.health.v1.aws-node", healthpb.HealthCheckResponse_SERVING)
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status)
+
+	for body, want := range map[string]string{
+		`{"TotalIPs":14,"AssignedIPs":14}`: probe.ReasonNoFreeAddress,
+		`{"TotalIPs":14,"AssignedIPs":13}`: probe.ReasonReady,
+		`{"TotalIPs":"many"}`:              probe.ReasonReady,
+		`no JSON`:                          probe.ReasonReady,
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
+		cni.Endpoints.VPCCNIIntrospection = server.URL
+		require.Equal(t, want, look(t, cni, shortLook).Reason, body)
+		server.Close()
+	}
+}
+
+func TestCilium(t *testing.T) {
+	cni, _ := cniNode(t)
+	writeConf(t, cni, "05-cilium.conflist", ciliumConflist)
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason)
+
+	code := http.StatusOK
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+	socket := &httptest.Server{Listener: listen(t, "unix", cni.Endpoints.CiliumSocket), Config: &http.Server{Handler: handler, ReadHeaderTimeout: shortLook}}
+	socket.Start()
+	t.Cleanup(socket.Close)
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the health port is off, the socket answers")
+
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	cni.Endpoints.CiliumURL = server.URL
+	code = http.StatusServiceUnavailable
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason)
+}
+
+func TestCalico(t *testing.T) {
+	cni, _ := cniNode(t)
+	writeConf(t, cni, "10-calico.conflist", calicoConflist)
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason)
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	cni.Endpoints.CalicoURL = server.URL
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason)
+	cni.Plugin = "generic"
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the plugin's own signal is turned off")
+}
+
+func TestAConflistThatIsRenamedIntoPlaceIsSeenByAnEvent(t *testing.T) {
+	cni, _ := cniNode(t)
+	results := start(t, cni, eventsOnly)
+	require.Equal(t, probe.ReasonNoConfig, next(t, results).Reason)
+	aside := filepath.Join(socketDir(t), "aside")
+	require.NoError(t, os.WriteFile(aside, []byte(genericConflist), 0o600))
+	require.NoError(t, os.Rename(aside, filepath.Join(cni.ConfDir, "10-net.conflist")))
+	require.Equal(t, probe.True, next(t, results).Status)
+}
+
+func FuzzParseCNIConfig(f *testing.F) {
+	for _, text := range []string{genericConflist, awsConflist, ciliumConflist, calicoConflist, `{"type":"bridge","name":"x"}`, `{"plugins":[null]}`} {
+		f.Add([]byte(text), true)
+		f.Add([]byte(text), false)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, list bool) {
+		config, err := probe.ParseCNIConfig(raw, list)
+		if err == nil {
+			require.NotEmpty(t, config.Plugins)
+		}
+	})
+}

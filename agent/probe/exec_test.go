@@ -1,0 +1,96 @@
+package probe_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"headstart.dev/agent/probe"
+)
+
+func sh(script string) *probe.Exec {
+	return &probe.Exec{Command: []string{"/bin/sh", "-c", script}, Allowed: true}
+}
+
+func TestExec(t *testing.T) {
+	for name, tc := range map[string]struct {
+		probe   *probe.Exec
+		reason  string
+		message string
+	}{
+		"exit 0":                     {sh("true"), probe.ReasonReady, ""},
+		"exit 3, with what it says":  {sh("echo no disk; exit 3"), probe.ReasonCommandFailed, "exit status 3: no disk"},
+		"no such program":            {&probe.Exec{Command: []string{"/nonexistent"}, Allowed: true}, probe.ReasonCommandFailed, "no such file"},
+		"not allowed":                {&probe.Exec{Command: []string{"/bin/true"}}, probe.ReasonExecNotAllowed, "allowExec: true"},
+		"longer than its deadline":   {sh("sleep 60"), probe.ReasonTimeout, ""},
+		"a child that holds on":      {sh("sleep 60 & exec sleep 60"), probe.ReasonTimeout, ""},
+		"output without end":         {sh("yes; exit 1"), probe.ReasonTimeout, ""},
+		"nothing of our environment": {sh(`test -z "$HOME$KUBECONFIG"`), probe.ReasonReady, ""},
+		"no new privileges":          {sh("grep -q 'NoNewPrivs:.1' /proc/self/status"), probe.ReasonReady, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			result := look(t, tc.probe, shortLook)
+			require.Equal(t, tc.reason, result.Reason, result.Message)
+			require.Contains(t, result.Message, tc.message)
+			require.Less(t, len(result.Message), 600)
+		})
+	}
+}
+
+func TestExecRunsAsNobody(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become nobody")
+	}
+	require.Equal(t, probe.True, look(t, sh("test $(id -u) = 65534 && test $(id -g) = 65534 && test $(id -G) = 65534"), shortLook).Status)
+}
+
+func TestExecLeavesNoProcessAndNoFileBehind(t *testing.T) {
+	before := openFiles(t)
+	for range 5 {
+		// An argument that no other process of this machine has.
+		require.Equal(t, probe.ReasonTimeout, look(t, &probe.Exec{
+			Command: []string{"/bin/sh", "-c", "sleep 60 & sleep 61", "headstart-test-child"}, Allowed: true,
+		}, 50*time.Millisecond).Reason)
+	}
+	require.Eventually(t, func() bool { return !runs(t, "headstart-test-child") }, childTime, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return openFiles(t) <= before }, childTime, 10*time.Millisecond)
+}
+
+// openFiles counts our own file descriptors.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	count := 0
+	for _, entry := range entries {
+		// The runtime makes these two when it first needs them.
+		target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name()))
+		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
+			count++
+		}
+	}
+	return count
+}
+
+func TestWhatHangsNeitherBlocksOthersNorLeavesAnythingBehind(t *testing.T) {
+	dir := socketDir(t)
+	silent(t, listen(t, "unix", filepath.Join(dir, "hangs.sock")))
+	hung := &probe.GRPC{Address: "unix://" + filepath.Join(dir, "hangs.sock")}
+	path := filepath.Join(dir, "f")
+	settings := eventsOnly
+	settings.Timeout = 50 * time.Millisecond
+	settings.Pending = 50 * time.Millisecond
+	before := openFiles(t)
+	hungResults := start(t, hung, settings)
+	results := start(t, &probe.File{Path: path}, eventsOnly)
+	require.Equal(t, probe.False, next(t, results).Status)
+	require.Equal(t, probe.ReasonTimeout, next(t, hungResults).Reason)
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.Equal(t, probe.True, next(t, results).Status)
+	// One connection of a look and one of the health stream, each with two ends in this process.
+	require.Eventually(t, func() bool { return openFiles(t) <= before+4+10 }, childTime, 10*time.Millisecond)
+}
