@@ -10,7 +10,7 @@ RESULTS := out/test
 # run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
 run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
 
-.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo clean
+.PHONY: bench-probes fuzz help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo clean
 
 help: ## this text
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,14 @@ test-containerd: deps ## against a real containerd and registry (root)
 
 test-e2e: deps ## a real node: kubelet, containerd, scheduler (root)
 	$(call run-tests,e2e,-p 1 -timeout 20m,./test/e2e/...)
+
+bench-probes: deps ## from fact to condition, beside pollers of 1s and 30s (root)
+	go run ./test/bench/probes -runs 200
+
+fuzz: ## every fuzz test of the agent for 30s each
+	@for pkg in ./agent ./agent/probe ./agent/probe/nvml ./agent/timeline; do \
+	  for name in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz); do go test -run '^$$' -fuzz "^$$name$$" -fuzztime 30s $$pkg; done; \
+	done
 
 count: # the closing line of everything that ran since the last clean
 	@cat $(RESULTS)/*.json | test/count
