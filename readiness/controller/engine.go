@@ -41,6 +41,8 @@ type Engine struct {
 	wakes      wakes
 	// claims are NodeClaims to be deleted.
 	claims chan claim
+	// claimEvent tells that the ledger is out of date.
+	claimEvent chan struct{}
 	// leading is true on the replica that writes.
 	leading bool
 	// progress is when a write last ended, or when the queue was last empty.
@@ -70,7 +72,7 @@ func newEngine(log logr.Logger, now func() time.Time, m *metrics) *Engine {
 		nodes: map[string]*node{}, byUID: map[types.UID]*ruleEntry{},
 		daemonSets: map[string]map[string]*readiness.DaemonSetSpec{},
 		pods:       map[string]map[podKey]readiness.Pod{}, drivers: map[string][]string{},
-		claims: make(chan claim, claimQueue),
+		claims: make(chan claim, claimQueue), claimEvent: make(chan struct{}, 1),
 		synced: map[watchKey]bool{}, watchEvent: make(chan struct{}, 1),
 		dirtyRules: map[types.UID]struct{}{}, ruleEvent: make(chan struct{}, 1),
 		progress: time.Now(),

@@ -95,4 +95,5 @@ func (e *Engine) settleClaims() {
 		}
 		return true
 	})
+	e.claimsChanged()
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
+// defaultNamespace is where the ledger lies when Config names no other.
+const defaultNamespace = "headstart-system"
+
 // defaultWriters is enough to keep a large API server busy, and about where a small one stops getting faster.
 const defaultWriters = 64
 
@@ -74,6 +78,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 		c.writers = defaultWriters
 	}
 	c.claims = &claimDeleter{log: log, engine: engine, client: patches, events: c.events}
+	c.ledger = &ledger{log: log, engine: engine, maps: client.CoreV1().ConfigMaps(cmp.Or(cfg.Namespace, defaultNamespace))}
 	c.native = &nativeRules{engine: engine, log: log, client: mgr.GetClient(), events: c.events, latest: map[types.UID]*v1alpha1.NodeReadinessRule{}}
 	if err := mgr.Add(everywhere(c.watch)); err != nil {
 		return err
@@ -125,6 +130,7 @@ type controller struct {
 	native  *nativeRules
 	events  *recorder
 	claims  *claimDeleter
+	ledger  *ledger
 	api     nodeWriter
 	// synced is set when the first lists have come.
 	synced atomic.Bool
@@ -171,6 +177,7 @@ func (c *controller) lead(ctx context.Context) error {
 	group.Go(func() error { return c.events.Run(ctx) })
 	group.Go(func() error { return (&statusWriter{engine: c.engine, log: c.log}).Run(ctx) })
 	group.Go(func() error { return c.claims.Run(ctx) })
+	group.Go(func() error { return c.ledger.Run(ctx) })
 	group.Go(func() error { c.engine.clock(ctx); return nil })
 	group.Go(func() error { c.engine.pool(ctx, c.writers, c.api, c.events.transition); return nil })
 	return group.Wait()

@@ -2,6 +2,7 @@ package readiness_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -197,12 +198,17 @@ func hasTaint(n *corev1.Node, key string) bool {
 // eventually waits until the Node is as it should be.
 func (e *env) eventually(node, what string, is func(*corev1.Node) bool) *corev1.Node {
 	e.t.Helper()
-	var last *corev1.Node
-	require.Eventually(e.t, func() bool {
-		last = e.get(node)
-		return is(last)
-	}, settleTime, pollTime, what)
-	return last
+	deadline := time.After(settleTime)
+	for {
+		if last := e.get(node); is(last) {
+			return last
+		}
+		select {
+		case <-deadline:
+			require.FailNow(e.t, "not in time: "+what)
+		case <-time.After(pollTime):
+		}
+	}
 }
 
 func (e *env) eventuallyTainted(node, key string, want bool) *corev1.Node {
@@ -213,10 +219,43 @@ func (e *env) eventuallyTainted(node, key string, want bool) *corev1.Node {
 // stays holds when the Node remains as it is for a while in which anything would have happened.
 func (e *env) stays(node, what string, is func(*corev1.Node) bool) {
 	e.t.Helper()
-	require.Never(e.t, func() bool { return !is(e.get(node)) }, quietTime, 50*time.Millisecond, what)
+	deadline := time.After(quietTime)
+	for {
+		require.True(e.t, is(e.get(node)), what)
+		select {
+		case <-deadline:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // quietTime is some hundred times what the controller takes.
 const quietTime = 700 * time.Millisecond
 
 func taintKey(r *v1alpha1.NodeReadinessRule) string { return readiness.TaintPrefix + r.Name }
+
+// mergePatch changes a Node without a lock, as Karpenter does.
+func (e *env) mergePatch(node string, change map[string]any) {
+	e.t.Helper()
+	patch, err := json.Marshal(change)
+	require.NoError(e.t, err)
+	target := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	require.NoError(e.t, e.Patch(e.t.Context(), target, client.RawPatch(types.MergePatchType, patch)))
+}
+
+// setTaints replaces the whole array.
+func (e *env) setTaints(node string, taints ...corev1.Taint) {
+	e.t.Helper()
+	e.mergePatch(node, map[string]any{"spec": map[string]any{"taints": taints}})
+}
+
+func (e *env) changeRule(rule *v1alpha1.NodeReadinessRule, spec map[string]any) {
+	e.t.Helper()
+	patch, err := json.Marshal(map[string]any{"spec": spec})
+	require.NoError(e.t, err)
+	target := &v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: rule.Name}}
+	require.NoError(e.t, e.Patch(e.t.Context(), target, client.RawPatch(types.MergePatchType, patch)))
+}
+
+func containsName(claims, rule string) bool { return strings.Contains(claims, `"name":"`+rule+`"`) }
