@@ -21,6 +21,10 @@ build: ## the three binaries into bin/
 generate: ## deep copies and CRDs from the Go types
 	$(TOOL) controller-gen object paths=./...
 	$(TOOL) controller-gen crd paths=./... output:crd:dir=deploy/crd
+	mkdir -p deploy/crd/compat
+	sed -e 's/nodereadinessrules\.headstart\.dev/nodereadinessrules.nodereadiness.k8s.io/' -e 's/group: headstart\.dev/group: nodereadiness.k8s.io/' \
+		-e '/shortNames:/d' -e '/    - hrr/d' -e 's|^  annotations:|&\n    api-approved.kubernetes.io: unapproved, the guide'"'"'s own group|' \
+		deploy/crd/headstart.dev_nodereadinessrules.yaml > deploy/crd/compat/nodereadiness.k8s.io_nodereadinessrules.yaml
 
 fmt: ## format the code
 	$(TOOL) golangci-lint fmt
@@ -67,3 +71,7 @@ count: # the closing line of everything that ran since the last clean
 
 clean: ## remove what was built here (the cached servers stay: see the README)
 	rm -rf bin out
+
+.PHONY: bench-readiness
+bench-readiness: build ## how fast nodes are released, beside the writers taking the taint off themselves
+	go run ./test/bench/readiness -controller bin/headstart-controller

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"headstart.dev/readiness"
@@ -34,52 +33,39 @@ const (
 	reasonNotTolerated = "NotTolerated"
 )
 
-// nativeRules brings headstart.dev/v1alpha1 rules to the engine and their status back.
-type nativeRules struct {
+// ruleForm brings rules of the native schema to the engine, and their status back: headstart.dev's own, and the guide's.
+type ruleForm struct {
 	engine *Engine
 	log    logr.Logger
 	client client.StatusClient
 	events *recorder
+	// apiVersion, target and convert are what the forms differ in. target is an empty object of that name.
+	apiVersion string
+	target     func(name string) client.Object
+	convert    func(*v1alpha1.NodeReadinessRule) (*readiness.Rule, error)
 
 	mu     sync.Mutex
 	latest map[types.UID]*v1alpha1.NodeReadinessRule
 }
 
-var (
-	_ cache.ResourceEventHandler = (*nativeRules)(nil)
-	_ ruleSource                 = (*nativeRules)(nil)
-)
+var _ ruleSource = (*ruleForm)(nil)
 
-// OnAdd takes over a new rule.
-func (n *nativeRules) OnAdd(obj any, _ bool) { n.set(obj) }
-
-// OnUpdate takes over a changed rule, or the echo of a status.
-func (n *nativeRules) OnUpdate(_, obj any) { n.set(obj) }
-
-// OnDelete forgets a rule.
-func (n *nativeRules) OnDelete(obj any) {
-	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = gone.Obj
-	}
-	rule, ok := obj.(*v1alpha1.NodeReadinessRule)
-	if !ok {
+// observe takes over a rule; known says whether it exists still.
+func (n *ruleForm) observe(in *v1alpha1.NodeReadinessRule, known bool) {
+	if !known {
+		n.forget(in.UID)
 		return
 	}
 	n.mu.Lock()
-	delete(n.latest, rule.UID)
-	n.mu.Unlock()
-	n.engine.DeleteRule(rule.UID)
-}
-
-func (n *nativeRules) set(obj any) {
-	in, ok := obj.(*v1alpha1.NodeReadinessRule)
-	if !ok {
-		return
+	for uid, other := range n.latest {
+		if other.Name == in.Name && uid != in.UID {
+			// Deleted and created again between two looks.
+			defer n.forget(uid)
+		}
 	}
-	n.mu.Lock()
 	n.latest[in.UID] = in
 	n.mu.Unlock()
-	rule, err := readiness.FromNative(in)
+	rule, err := n.convert(in)
 	if err != nil {
 		n.log.Error(err, "rule is not understood", "rule", in.Name)
 		n.engine.SetInvalid(in.UID, in.Generation, err, n, in.Name)
@@ -88,8 +74,35 @@ func (n *nativeRules) set(obj any) {
 	n.engine.SetRule(rule, n)
 }
 
+func (n *ruleForm) forget(uid types.UID) {
+	n.mu.Lock()
+	delete(n.latest, uid)
+	n.mu.Unlock()
+	n.engine.DeleteRule(uid)
+}
+
+// replace takes over a complete list.
+func (n *ruleForm) replace(list []*v1alpha1.NodeReadinessRule) {
+	there := map[types.UID]bool{}
+	for _, in := range list {
+		there[in.UID] = true
+		n.observe(in, true)
+	}
+	n.mu.Lock()
+	var gone []types.UID
+	for uid := range n.latest {
+		if !there[uid] {
+			gone = append(gone, uid)
+		}
+	}
+	n.mu.Unlock()
+	for _, uid := range gone {
+		n.forget(uid)
+	}
+}
+
 // WriteStatus patches the rule's status where it differs.
-func (n *nativeRules) WriteStatus(ctx context.Context, s RuleStatus) error {
+func (n *ruleForm) WriteStatus(ctx context.Context, s RuleStatus) error {
 	n.mu.Lock()
 	current := n.latest[s.Rule.UID]
 	n.mu.Unlock()
@@ -108,8 +121,7 @@ func (n *nativeRules) WriteStatus(ctx context.Context, s RuleStatus) error {
 	if err != nil {
 		return fmt.Errorf("encode status of rule %q: %w", current.Name, err)
 	}
-	target := &v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: current.Name}}
-	err = n.client.Status().Patch(ctx, target, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldManager))
+	err = n.client.Status().Patch(ctx, n.target(current.Name), client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldManager))
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -118,7 +130,7 @@ func (n *nativeRules) WriteStatus(ctx context.Context, s RuleStatus) error {
 	}
 	for _, event := range news {
 		n.events.offer(newEvent(corev1.ObjectReference{
-			APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodeReadinessRule", Name: current.Name, UID: current.UID,
+			APIVersion: n.apiVersion, Kind: "NodeReadinessRule", Name: current.Name, UID: current.UID,
 		}, corev1.EventTypeWarning, event.reason, event.message))
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,17 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
-	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"headstart.dev/readiness"
-	"headstart.dev/readiness/v1alpha1"
 )
 
 // Config is what the controller can be told.
@@ -70,7 +67,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	log := mgr.GetLogger().WithName("readiness")
 	engine := newEngine(log, clock.now, m)
 	c := &controller{
-		log: log, engine: engine, writers: cfg.Writers, watcher: newWatcher(engine, watches), cache: mgr.GetCache(),
+		log: log, engine: engine, writers: cfg.Writers, watcher: newWatcher(engine, watches),
 		events: newRecorder(log, client.CoreV1(), m),
 		api:    apiNodes{patches: patches.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), nodes: client.CoreV1()},
 	}
@@ -79,7 +76,9 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	c.claims = &claimDeleter{log: log, engine: engine, client: patches, events: c.events}
 	c.ledger = &ledger{log: log, engine: engine, maps: client.CoreV1().ConfigMaps(cmp.Or(cfg.Namespace, defaultNamespace))}
-	c.native = &nativeRules{engine: engine, log: log, client: mgr.GetClient(), events: c.events, latest: map[types.UID]*v1alpha1.NodeReadinessRule{}}
+	if c.forms, err = newForms(rcWatch, patches, engine, log, c.events, cfg.Forms); err != nil {
+		return err
+	}
 	if err := mgr.Add(everywhere(c.watch)); err != nil {
 		return err
 	}
@@ -126,8 +125,7 @@ type controller struct {
 	engine  *Engine
 	writers int
 	watcher *watcher
-	cache   ctrlcache.Cache
-	native  *nativeRules
+	forms   []*formWatch
 	events  *recorder
 	claims  *claimDeleter
 	ledger  *ledger
@@ -138,29 +136,38 @@ type controller struct {
 
 // watch keeps the model up to date until ctx ends.
 func (c *controller) watch(ctx context.Context) error {
-	informer, err := c.cache.GetInformer(ctx, &v1alpha1.NodeReadinessRule{})
-	if err != nil {
-		return fmt.Errorf("watch readiness rules: %w", err)
-	}
-	handle, err := informer.AddEventHandler(c.native)
-	if err != nil {
-		return fmt.Errorf("watch readiness rules: %w", err)
-	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		c.watcher.Run(ctx)
 	}()
-	if cache.WaitForCacheSync(ctx.Done(), handle.HasSynced) {
-		select {
-		case <-c.watcher.synced:
-			c.synced.Store(true)
-			c.log.Info("caches are warm")
-		case <-ctx.Done():
-		}
+	var forms sync.WaitGroup
+	defer forms.Wait()
+	for _, f := range c.forms {
+		forms.Go(func() { f.run(ctx) })
+	}
+	if c.listed(ctx) {
+		c.synced.Store(true)
+		c.log.Info("caches are warm")
 	}
 	<-done
 	return nil
+}
+
+// listed waits for the first lists, and says whether they came before ctx ended.
+func (c *controller) listed(ctx context.Context) bool {
+	lists := []<-chan struct{}{c.watcher.synced}
+	for _, f := range c.forms {
+		lists = append(lists, f.synced)
+	}
+	for _, list := range lists {
+		select {
+		case <-list:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // lead writes until ctx ends.

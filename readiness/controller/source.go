@@ -63,8 +63,8 @@ func (s sink[T]) Transformer() cache.TransformFunc {
 // watchBackoff is for an API server that is away: it is looked for often, because nodes wait for it.
 var watchBackoff = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: 2 * time.Second}
 
-// watch feeds s until ctx ends.
-func watch[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, expected T, s sink[T]) {
+// feed runs a watch into s until ctx ends.
+func feed[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, expected T, s sink[T]) {
 	delay := watchBackoff
 	cache.NewReflectorWithOptions(lw, expected, s, cache.ReflectorOptions{Name: "readiness " + s.kind, Backoff: &delay}).RunWithContext(ctx)
 }

@@ -77,7 +77,7 @@ func (w *watcher) start(ctx context.Context, key watchKey) *watching {
 }
 
 func (w *watcher) watchNodes(ctx context.Context) {
-	watch(ctx, lister(w.client.CoreV1().RESTClient(), "nodes", "", nil), &corev1.Node{}, sink[*corev1.Node]{
+	feed(ctx, lister(w.client.CoreV1().RESTClient(), "nodes", "", nil), &corev1.Node{}, sink[*corev1.Node]{
 		kind: "nodes", strip: stripNode,
 		observe: func(n *corev1.Node, known bool) {
 			if known {
@@ -96,11 +96,11 @@ func (w *watcher) watch(ctx context.Context, key watchKey) {
 	synced := func() { e.watchSynced(key, true) }
 	switch key.kind {
 	case watchDaemonSets:
-		watch(ctx, lister(w.client.AppsV1().RESTClient(), "daemonsets", "", nil), &appsv1.DaemonSet{}, sink[*appsv1.DaemonSet]{
+		feed(ctx, lister(w.client.AppsV1().RESTClient(), "daemonsets", "", nil), &appsv1.DaemonSet{}, sink[*appsv1.DaemonSet]{
 			kind: "daemonsets", strip: stripDaemonSet, observe: e.ObserveDaemonSet, replace: e.ReplaceDaemonSets, synced: synced,
 		})
 	case watchCSINodes:
-		watch(ctx, lister(w.client.StorageV1().RESTClient(), "csinodes", "", nil), &storagev1.CSINode{}, sink[*storagev1.CSINode]{
+		feed(ctx, lister(w.client.StorageV1().RESTClient(), "csinodes", "", nil), &storagev1.CSINode{}, sink[*storagev1.CSINode]{
 			kind: "csinodes", strip: stripCSINode, observe: e.ObserveCSINode, replace: e.ReplaceCSINodes, synced: synced,
 		})
 	case watchPods:
@@ -108,7 +108,7 @@ func (w *watcher) watch(ctx context.Context, key watchKey) {
 			o.LabelSelector = key.selector
 			o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
 		}
-		watch(ctx, lister(w.client.CoreV1().RESTClient(), "pods", key.namespace, options), &corev1.Pod{}, sink[*corev1.Pod]{
+		feed(ctx, lister(w.client.CoreV1().RESTClient(), "pods", key.namespace, options), &corev1.Pod{}, sink[*corev1.Pod]{
 			kind: "pods", strip: stripPod,
 			observe: func(p *corev1.Pod, known bool) { e.ObservePod(key, p, known) },
 			replace: func(list []*corev1.Pod) { e.ReplacePods(key, list) },

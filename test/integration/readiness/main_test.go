@@ -39,7 +39,7 @@ func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) //nolint:forbidigo // TestMain has no t.Context
 	defer cancel()
 	var err error
-	plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{CRDDirs: []string{"deploy/crd"}})
+	plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{CRDDirs: []string{"deploy/crd", "deploy/crd/compat"}})
 	if err == nil {
 		err = deployRBAC(ctx)
 	}
