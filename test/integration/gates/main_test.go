@@ -124,11 +124,7 @@ func policy(t testing.TB, c client.Client, name string, spec v1alpha1.GatePolicy
 	t.Helper()
 	p := &v1alpha1.GatePolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
 	require.NoError(t, c.Create(t.Context(), p))
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
-		defer cancel()
-		require.NoError(t, client.IgnoreNotFound(c.Delete(ctx, p)))
-	})
+	t.Cleanup(func() { require.NoError(t, client.IgnoreNotFound(c.Delete(afterwards(t), p))) })
 	return p
 }
 
@@ -137,11 +133,7 @@ func node(t testing.TB, c client.Client, name string, allocatable corev1.Resourc
 	t.Helper()
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}
 	require.NoError(t, c.Create(t.Context(), n))
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
-		defer cancel()
-		require.NoError(t, client.IgnoreNotFound(c.Delete(ctx, n)))
-	})
+	t.Cleanup(func() { require.NoError(t, client.IgnoreNotFound(c.Delete(afterwards(t), n))) })
 	n.Status.Allocatable, n.Status.Capacity = allocatable, allocatable
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}
 	require.NoError(t, c.Status().Update(t.Context(), n))
@@ -167,4 +159,12 @@ func setWarm(t testing.TB, c client.Client, name string, warm ...prepull.Invento
 	}
 	n.Annotations[readiness.AnnotationImages] = text
 	require.NoError(t, c.Status().Patch(t.Context(), n, client.MergeFrom(before)))
+}
+
+// afterwards is a context for cleaning up: the test's own has ended by then.
+func afterwards(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+	t.Cleanup(cancel)
+	return ctx
 }
