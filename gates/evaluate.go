@@ -14,8 +14,8 @@ type Facts struct {
 	Object func(Dependency) (Object, bool)
 	// ReadyEndpoints counts the ready endpoints of a Service.
 	ReadyEndpoints func(Dependency) int
-	// Gang says what is known of a gang; it is asked only of policies that require one.
-	Gang func(Dependency) Gang
+	// Gang says what is known of a gang and of who has its gate; it is asked only for policies that require one.
+	Gang func(name Dependency, gate string) Gang
 	// Fleet knows the nodes.
 	Fleet *Fleet
 }
@@ -102,7 +102,7 @@ func Describe(unmet []Unmet) string {
 func (p *Policy) Evaluate(pod *Pod, facts Facts, now time.Time) Verdict {
 	v := Verdict{Deadline: pod.Created.Add(p.Deadline)}
 	if name, ok := p.Gang(pod); ok {
-		v.Unmet = p.EvaluateGang(name, facts.Gang(name), facts, now)
+		v.Unmet = p.EvaluateGang(name, facts.Gang(name, p.GateName), facts, now)
 	} else {
 		v.Unmet = p.alone(pod, facts)
 	}

@@ -24,7 +24,7 @@ func (p *Policy) EvaluateGang(name Dependency, gang Gang, facts Facts, now time.
 	if gang.Past || gang.Released {
 		return nil
 	}
-	if len(gang.Waiting) < int(p.gang.Size) || p.gangless(gang.Waiting) {
+	if len(gang.Waiting) == 0 || len(gang.Waiting) < int(p.gang.Size) || p.gangless(gang.Waiting) {
 		return []Unmet{{Dependency: name, Have: len(gang.Waiting), Want: int(p.gang.Size)}}
 	}
 	for _, member := range gang.Waiting {

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"headstart.dev/gates"
+	gatescontroller "headstart.dev/gates/controller"
 	"headstart.dev/readiness/inspect"
 )
 
@@ -86,7 +87,8 @@ func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 	if err != nil {
 		return err
 	}
-	facts := gates.Facts{Fleet: fleet, Exists: c.exists(ctx, warner(cmd))}
+	live := gatescontroller.Live{Typed: c.core, Dynamic: c.dynamic, Warn: warner(cmd)}
+	facts := live.Complete(ctx, gates.Facts{Fleet: fleet, Exists: c.exists(ctx, warner(cmd))})
 	report, err := inspect.Pod(pod, policies, facts, inspect.Nodes(nodes, rules, now), now)
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ func (w *waitlist) decide(key types.NamespacedName, now time.Time) (d decision, 
 			left++
 			continue
 		}
-		g := gateDecision{policy: policy, verdict: policy.Evaluate(pod.Pod, w.facts(gate), now)}
+		g := gateDecision{policy: policy, verdict: policy.Evaluate(pod.Pod, w.facts(), now)}
 		if g.verdict.Outcome == gates.Wait {
 			left++
 			d.wait = append(d.wait, g)
@@ -77,10 +77,9 @@ func (w *waitlist) decide(key types.NamespacedName, now time.Time) (d decision, 
 	return d, true
 }
 
-func (w *waitlist) facts(gate string) gates.Facts {
+func (w *waitlist) facts() gates.Facts {
 	return gates.Facts{
-		Exists: w.sources.exists, Object: w.sources.object, ReadyEndpoints: w.sources.readyEndpoints, Fleet: w.fleet,
-		Gang: func(name gates.Dependency) gates.Gang { return w.gang(name, gate) },
+		Exists: w.sources.exists, Object: w.sources.object, ReadyEndpoints: w.sources.readyEndpoints, Fleet: w.fleet, Gang: w.gang,
 	}
 }
 

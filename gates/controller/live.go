@@ -1,0 +1,119 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+
+	"headstart.dev/gates"
+)
+
+// Live reads facts from the API server as they are asked for, without a watch: for a command that explains one pod.
+type Live struct {
+	Typed   kubernetes.Interface
+	Dynamic dynamic.Interface
+	// Warn is told what could not be read; the fact counts as missing.
+	Warn func(string)
+}
+
+// Complete adds to facts what a policy may ask beside objects' existence and nodes. ctx must outlive their use.
+func (l Live) Complete(ctx context.Context, facts gates.Facts) gates.Facts {
+	facts.Object = func(d gates.Dependency) (gates.Object, bool) {
+		object, found, err := l.object(ctx, d)
+		l.warn(d, err)
+		return object, found && err == nil
+	}
+	facts.ReadyEndpoints = func(d gates.Dependency) int {
+		count, err := l.readyEndpoints(ctx, d)
+		l.warn(d, err)
+		return count
+	}
+	facts.Gang = func(d gates.Dependency, gate string) gates.Gang {
+		gang, err := l.gang(ctx, d, gate)
+		l.warn(d, err)
+		return gang
+	}
+	return facts
+}
+
+func (l Live) warn(d gates.Dependency, err error) {
+	if err != nil {
+		l.Warn(fmt.Sprintf("cannot look for %s: %v", d, err))
+	}
+}
+
+func (l Live) object(ctx context.Context, d gates.Dependency) (gates.Object, bool, error) {
+	gvk, err := groupVersionKind(d)
+	if err != nil {
+		return gates.Object{}, false, err
+	}
+	list, err := l.Typed.Discovery().ServerResourcesForGroupVersion(gvk.GroupVersion().String())
+	if err != nil {
+		return gates.Object{}, false, fmt.Errorf("find kind %s: %w", d.Type, err)
+	}
+	for i := range list.APIResources {
+		resource := &list.APIResources[i]
+		if resource.Kind != gvk.Kind || strings.Contains(resource.Name, "/") {
+			continue
+		}
+		namespace := d.Namespace
+		if !resource.Namespaced {
+			namespace = metav1.NamespaceNone
+		}
+		object, err := l.Dynamic.Resource(gvk.GroupVersion().WithResource(resource.Name)).Namespace(namespace).Get(ctx, d.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return gates.Object{}, false, nil
+		}
+		if err != nil {
+			return gates.Object{}, false, fmt.Errorf("get %s: %w", d, err)
+		}
+		read, ok := readObject(object)
+		return read, ok, nil
+	}
+	return gates.Object{}, false, nil
+}
+
+func (l Live) readyEndpoints(ctx context.Context, d gates.Dependency) (int, error) {
+	list, err := l.Typed.DiscoveryV1().EndpointSlices(d.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: labels.Set{discoveryv1.LabelServiceName: d.Name}.String(),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list EndpointSlices: %w", err)
+	}
+	var slices []*discoveryv1.EndpointSlice
+	for i := range list.Items {
+		slices = append(slices, &list.Items[i])
+	}
+	return countReady(slices), nil
+}
+
+func (l Live) gang(ctx context.Context, d gates.Dependency, gate string) (gates.Gang, error) {
+	var out gates.Gang
+	key, value, _ := strings.Cut(d.Name, "=")
+	if value == "" {
+		return out, nil
+	}
+	list, err := l.Typed.CoreV1().Pods(d.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.Set{key: value}.String()})
+	if err != nil {
+		return out, fmt.Errorf("list pods: %w", err)
+	}
+	shapes := gates.NewShapes()
+	for i := range list.Items {
+		pod, err := shapes.Pod(&list.Items[i])
+		if err != nil {
+			return out, err
+		}
+		if hasGate(pod, gate) && !pod.Deleting {
+			out.Waiting = append(out.Waiting, pod)
+		}
+		out.Past = out.Past || isPast(&list.Items[i], gate, "")
+	}
+	return out, nil
+}
