@@ -36,12 +36,12 @@ func planCommand(t *testing.T, stdin string, args ...string) (string, error) {
 }
 
 func TestPlan(t *testing.T) {
-	out, err := planCommand(t, poolManifest, "-f", "-", "--demand", "../../deploy/warmpool/demand/batch.csv")
+	out, err := planCommand(t, poolManifest, "-f", "-", "--demand", "../../deploy/warmpool/demand/batch.csv", "--step", "10m")
 	require.NoError(t, err)
 	require.Contains(t, out, "web against")
 	require.Contains(t, out, "fixed 15%")
 
-	out, err = planCommand(t, poolManifest, "-f", "-", "--demand", "trace:batch", "-o", "json", "--per-replica", "2")
+	out, err = planCommand(t, poolManifest, "-f", "-", "--demand", "trace:batch", "-o", "json", "--per-replica", "2", "--step", "10m")
 	require.NoError(t, err)
 	require.Contains(t, out, `"shows": "forty pods at once`)
 	require.Contains(t, out, `"peakReplicas": 22`)
@@ -49,7 +49,7 @@ func TestPlan(t *testing.T) {
 
 func TestPlanReadsTheShippedPools(t *testing.T) {
 	for _, name := range []string{"warmpool.yaml", "self-sizing.yaml"} {
-		_, err := planCommand(t, "", "-f", "../../deploy/warmpool/"+name, "--demand", "trace:daily")
+		_, err := planCommand(t, "", "-f", "../../deploy/warmpool/"+name, "--demand", "trace:batch", "--step", "10m")
 		require.NoError(t, err)
 	}
 }

@@ -74,7 +74,7 @@ func NewConfig(spec v1alpha1.WarmPoolSpec) (Config, error) {
 }
 
 func newAdaptive(spec v1alpha1.WarmPoolAdaptive, costPerReplicaHour float64) (Adaptive, error) {
-	a := Adaptive{Window: DefaultWindow, Quantile: DefaultQuantile, ScaleDownAfter: DefaultScaleDownAfter}
+	a := Adaptive{Window: DefaultWindow, ScaleDownAfter: DefaultScaleDownAfter}
 	if spec.Window != nil {
 		a.Window = spec.Window.Duration
 	}
@@ -90,33 +90,37 @@ func newAdaptive(spec v1alpha1.WarmPoolAdaptive, costPerReplicaHour float64) (Ad
 	if _, err := intstr.GetScaledValueFromIntOrPercent(&a.Headroom, 100, true); err != nil {
 		return a, fmt.Errorf("adaptive.headroom %q: %w", a.Headroom.String(), err)
 	}
+	var err error
+	a.Quantile, err = newQuantile(spec, costPerReplicaHour)
+	return a, err
+}
+
+// newQuantile is the quantile that is given, or the one that costs make the right one.
+func newQuantile(spec v1alpha1.WarmPoolAdaptive, costPerReplicaHour float64) (float64, error) {
 	switch {
 	case spec.Quantile != "" && spec.CostPerMiss != "":
-		return a, errors.New("adaptive.quantile and adaptive.costPerMiss: set one, the other follows from it")
+		return 0, errors.New("adaptive.quantile and adaptive.costPerMiss: set one, the other follows from it")
 	case spec.Quantile != "":
 		q, err := strconv.ParseFloat(spec.Quantile, 64)
 		if err != nil || q < 0 || q > 1 || math.IsNaN(q) {
-			return a, fmt.Errorf("adaptive.quantile %q: want a number from 0 to 1, such as \"0.95\"", spec.Quantile)
+			return 0, fmt.Errorf("adaptive.quantile %q: want a number from 0 to 1, such as \"0.95\"", spec.Quantile)
 		}
-		a.Quantile = q
+		return q, nil
 	case spec.CostPerMiss != "":
 		miss, err := amount("adaptive.costPerMiss", spec.CostPerMiss)
-		if err != nil {
-			return a, err
+		if err == nil && costPerReplicaHour <= 0 {
+			err = errors.New("adaptive.costPerMiss needs budget.costPerReplicaHour above 0")
 		}
-		if costPerReplicaHour <= 0 {
-			return a, errors.New("adaptive.costPerMiss needs budget.costPerReplicaHour above 0")
-		}
-		a.Quantile = CriticalFractile(miss, costPerReplicaHour)
+		return CriticalFractile(miss, costPerReplicaHour), err
 	}
-	return a, nil
+	return DefaultQuantile, nil
 }
 
 // CriticalFractile is the share of hours that are worth covering when a miss costs miss and holding a replica for an
 // hour costs hold: the newsvendor's answer. One more replica pays while the chance that it is needed, times miss,
 // exceeds the chance that it is not, times hold.
 func CriticalFractile(miss, hold float64) float64 {
-	if miss <= 0 {
+	if !(miss > 0) {
 		return 0
 	}
 	return miss / (miss + hold)

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // Limit says what kept a pool smaller than was wanted.
@@ -17,7 +19,7 @@ const (
 	LimitBudget Limit = "Budget"
 )
 
-// Decision is a size with its reasons. The four inputs are what each asked for before max and budget.
+// Decision is a size with what led to it. The inputs are what each asked for before max and budget.
 type Decision struct {
 	// Replicas is the size.
 	Replicas int32
@@ -30,8 +32,9 @@ type Decision struct {
 	// Gated is what gated pods wait for.
 	Gated int32
 	Limit Limit
-	// Reason is one line for a person.
-	Reason string
+
+	schedule string
+	min, max int32
 }
 
 // Change is a size that the pool will have at a later time if demand does not change.
@@ -99,7 +102,7 @@ func (s *Sizer) Decide(now time.Time, lead time.Duration, gated float64) Decisio
 // at is the size at a time without changing anything.
 func (s *Sizer) at(now time.Time, lead time.Duration, gated float64) Decision {
 	floor := s.floorAt(now, lead)
-	d := Decision{Gated: ceil(gated), Floor: floor.replicas}
+	d := Decision{Gated: ceil(gated), Floor: floor.replicas, schedule: floor.schedule, min: s.cfg.Min, max: s.cfg.Max}
 	if s.cfg.Adaptive != nil {
 		d.Adaptive = s.adaptive(now, lead)
 		for _, h := range s.held {
@@ -110,7 +113,6 @@ func (s *Sizer) at(now time.Time, lead time.Duration, gated float64) Decision {
 	}
 	d.Wanted = max(s.cfg.Min, d.Floor, d.Adaptive, d.Gated)
 	d.Replicas, d.Limit = s.cap(d.Wanted)
-	d.Reason = s.reason(d, floor.schedule)
 	return d
 }
 
@@ -165,24 +167,24 @@ func (s *Sizer) cap(wanted int32) (int32, Limit) {
 	return replicas, limit
 }
 
-func (s *Sizer) reason(d Decision, schedule string) string {
+// Reason says in one line, for a person, what decided the size.
+func (d Decision) Reason() string {
 	why := ""
 	switch d.Wanted {
+	case 0:
+		why = "nothing asks for more"
 	case d.Gated:
 		why = fmt.Sprintf("gated pods wait for %d", d.Gated)
 	case d.Floor:
-		why = fmt.Sprintf("schedule %s asks for %d", schedule, d.Floor)
-	case s.cfg.Min:
-		why = fmt.Sprintf("min is %d", s.cfg.Min)
+		why = fmt.Sprintf("schedule %s asks for %d", d.schedule, d.Floor)
+	case d.min:
+		why = fmt.Sprintf("min is %d", d.min)
 	default:
 		why = fmt.Sprintf("demand asks for %d", d.Adaptive)
 	}
-	if d.Wanted == 0 {
-		why = "nothing asks for more"
-	}
 	switch d.Limit {
 	case LimitMax:
-		why += fmt.Sprintf(", max is %d", s.cfg.Max)
+		why += fmt.Sprintf(", max is %d", d.max)
 	case LimitBudget:
 		why += fmt.Sprintf(", the budget pays for %d", d.Replicas)
 	case LimitNone:
@@ -194,14 +196,11 @@ func (s *Sizer) reason(d Decision, schedule string) string {
 func (s *Sizer) adaptive(now time.Time, lead time.Duration) int32 {
 	a := s.cfg.Adaptive
 	rise := s.window.Quantile(now, lead, a.Quantile)
-	percent, err := 0, error(nil)
-	switch {
-	case a.Headroom.StrVal == "":
-		rise += float64(a.Headroom.IntVal)
-	default:
-		if percent, err = percentOf(a.Headroom.StrVal); err == nil {
-			rise += rise * float64(percent) / 100
-		}
+	if a.Headroom.Type == intstr.Int {
+		return ceil(rise + float64(a.Headroom.IntVal))
+	}
+	if percent, err := percentOf(a.Headroom.StrVal); err == nil {
+		rise += rise * float64(percent) / 100
 	}
 	return ceil(rise)
 }

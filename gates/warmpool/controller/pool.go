@@ -46,13 +46,11 @@ type target struct {
 
 // replica is a pause pod.
 type replica struct {
-	created       time.Time
-	ready, warm   bool
-	sawCold       bool // it was seen before it was ready, so its start can be measured
-	counted       bool // as consumed
-	everWarm      bool
-	onNewerNode   bool
-	takenMeasured bool
+	ready, warm         bool
+	sawCold             bool // it was seen before it was ready, so its start can be measured
+	counted             bool // as consumed
+	everReady, everWarm bool
+	onNewerNode         bool
 }
 
 // cost adds up what the pool has cost: the sum up to at, and what an hour costs since.

@@ -81,7 +81,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (ctrl
 	}
 	result, err := r.reconcile(ctx, &wp)
 	if errors.Is(context.Cause(ctx), context.Canceled) {
-		return ctrl.Result{}, nil // the process ends: nothing is to be retried, or complained of
+		return ctrl.Result{}, nil //nolint:nilerr // the process ends: nothing is to be retried, or complained of
 	}
 	if apierrors.IsConflict(err) {
 		// Somebody wrote between the cache and us; the watch brings the newer object in a moment.
@@ -257,7 +257,7 @@ func (r *reconciler) size(ctx context.Context, wp *v1alpha1.WarmPool, shape core
 			out.next = &next
 		}
 		if p.desired != out.decision.Replicas {
-			r.log.Info("warm pool changes size", "warmPool", klog.KObj(wp), "from", p.desired, "to", out.decision.Replicas, "reason", out.decision.Reason)
+			r.log.Info("warm pool changes size", "warmPool", klog.KObj(wp), "from", p.desired, "to", out.decision.Replicas, "reason", out.decision.Reason())
 		}
 		p.desired = out.decision.Replicas
 		p.cost.change(now, p.sizer.Config().CostPerReplicaHour*float64(p.desired))

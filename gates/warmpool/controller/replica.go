@@ -10,7 +10,7 @@ import (
 func (p *pool) replicaChanged(m *model, now time.Time, v *podView) bool {
 	r := p.replicas[v.uid]
 	if r == nil {
-		r = &replica{created: v.created, sawCold: !v.ready}
+		r = &replica{sawCold: !v.ready}
 		p.replicas[v.uid] = r
 	}
 	node := m.nodes[v.node]
@@ -20,20 +20,23 @@ func (p *pool) replicaChanged(m *model, now time.Time, v *podView) bool {
 		// Creation times have whole seconds: a node of the same second was asked for by an earlier pod.
 		r.onNewerNode = node.created.After(v.created)
 	}
-	if ready && !r.ready && r.sawCold && len(p.taken) > 0 && !r.takenMeasured {
-		p.refills.Add(now.Sub(p.taken[0]))
-		p.taken = p.taken[1:]
-		r.takenMeasured = true
-	}
-	if warm && !r.everWarm {
-		r.everWarm = true
-		if r.sawCold && r.onNewerNode {
-			p.leads.Add(now.Sub(v.created))
-		}
-	}
+	p.measureReplica(now, r, v.created, ready, warm)
 	changed := ready != r.ready || warm != r.warm
 	r.ready, r.warm = ready, warm
 	return p.consume(now, r, v.preempted) || changed || r.sawCold && !ready
+}
+
+// measureReplica takes the time of a replica that is ready, or warm, for the first time. One that was so when it was first
+// seen cannot be measured.
+func (p *pool) measureReplica(now time.Time, r *replica, created time.Time, ready, warm bool) {
+	if ready && r.sawCold && len(p.taken) > 0 && !r.everReady {
+		p.refills.Add(now.Sub(p.taken[0]))
+		p.taken = p.taken[1:]
+	}
+	if warm && !r.everWarm && r.sawCold && r.onNewerNode {
+		p.leads.Add(now.Sub(created))
+	}
+	r.everReady, r.everWarm = r.everReady || ready, r.everWarm || warm
 }
 
 // consume counts a replica that a workload's pod has taken, once.

@@ -53,11 +53,11 @@ func (r *reconciler) fill(s *v1alpha1.WarmPoolStatus, p *pool, out outcome) {
 	if !out.sized {
 		return
 	}
-	s.Desired, s.Reason = out.decision.Replicas, out.decision.Reason
+	s.Desired, s.Reason = out.decision.Replicas, out.decision.Reason()
 	s.NextChange = nil
 	if out.next != nil {
 		s.NextChange = &v1alpha1.WarmPoolChange{
-			Time: metav1.NewTime(out.next.At.Truncate(time.Second)), Replicas: out.next.Decision.Replicas, Reason: out.next.Decision.Reason,
+			Time: metav1.NewTime(out.next.At.Truncate(time.Second)), Replicas: out.next.Decision.Replicas, Reason: out.next.Decision.Reason(),
 		}
 	}
 	s.CostPerHour, s.Saving = "", nil
@@ -103,9 +103,9 @@ func conditions(s *v1alpha1.WarmPoolStatus, out outcome) []metav1.Condition {
 	limited := condition(conditionLimited, false, reasonWithinLimits, "max and budget allow what is wanted")
 	switch out.limit {
 	case warmpool.LimitMax:
-		limited = condition(conditionLimited, true, reasonMax, fmt.Sprintf("%d replicas are wanted: %s", out.decision.Wanted, out.decision.Reason))
+		limited = condition(conditionLimited, true, reasonMax, fmt.Sprintf("%d replicas are wanted: %s", out.decision.Wanted, out.decision.Reason()))
 	case warmpool.LimitBudget:
-		limited = condition(conditionLimited, true, reasonBudget, fmt.Sprintf("%d replicas are wanted: %s", out.decision.Wanted, out.decision.Reason))
+		limited = condition(conditionLimited, true, reasonBudget, fmt.Sprintf("%d replicas are wanted: %s", out.decision.Wanted, out.decision.Reason()))
 	case warmpool.LimitNone:
 	}
 	return []metav1.Condition{accepted, limited, ready(s, out)}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sort"
 	"time"
 
 	"headstart.dev/gates/warmpool"
@@ -118,6 +119,7 @@ func Run(in Input) (Report, error) {
 		return Report{}, err
 	}
 	peak := in.Demand.Peak()
+	in.Model.draw = true
 	none := in.Model.replay(in.Demand, fixed(0))
 	share := guideFixed(peak)
 	pool := in.pool(in.Config)
@@ -130,9 +132,10 @@ func Run(in Input) (Report, error) {
 			in.row(NameNone, "0", none, none),
 			in.row(NamePool, in.size(), pool, none),
 			in.row(NameFixed, fmt.Sprintf("%d", share), guide, none),
-			in.row(NameCron, fmt.Sprintf("%d / %d", cron.up, cron.down), in.Model.replay(in.Demand, cron), none),
+			in.row(NameCron, fmt.Sprintf("%d / %d", guideUp, guideDown), in.Model.replay(in.Demand, cron), none),
 		},
 	}
+	in.Model.draw = false
 	report.EqualMisses = in.equalMisses(guide, pool)
 	report.Notes = in.notes(report)
 	return report, nil
@@ -198,7 +201,7 @@ func (o outcome) waited() float64 {
 
 // grid is tried for the cheapest setting that misses no more than the fixed pool.
 var (
-	quantiles = []float64{0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1}
+	quantiles = []float64{0.5, 0.75, 0.85, 0.9, 0.95, 0.99, 1}
 	headrooms = []int32{0, 1, 2, 4}
 )
 
@@ -232,12 +235,16 @@ func (in Input) equalMisses(guide, pool outcome) EqualMisses {
 	if e.FixedCost > 0 {
 		e.Saving = 1 - e.Cost/e.FixedCost
 	}
-	for size := range int32(math.Ceil(in.Demand.Peak())) + 1 {
-		o := in.Model.replay(in.Demand, fixed(size))
-		if o.missed <= pool.missed {
-			e.FixedSize, e.FixedSizeCost, e.FixedSizeFound = size, o.replicaHours*in.CostPerReplicaHour, true
-			break
-		}
-	}
+	e.FixedSize, e.FixedSizeCost, e.FixedSizeFound = in.smallestFixed(pool.missed)
 	return e
+}
+
+// smallestFixed is the smallest pool of one size with at most so many misses: with more replicas never more miss.
+func (in Input) smallestFixed(misses int) (size int32, cost float64, found bool) {
+	largest := int(math.Ceil(in.Demand.Peak()))
+	size = int32(sort.Search(largest+1, func(n int) bool { return in.Model.replay(in.Demand, fixed(n)).missed <= misses }))
+	if int(size) > largest {
+		return 0, 0, false
+	}
+	return size, in.Model.replay(in.Demand, fixed(size)).replicaHours * in.CostPerReplicaHour, true
 }

@@ -23,6 +23,8 @@ type Model struct {
 	Step time.Duration
 	// WarmUp is how much of the trace's beginning only teaches, and is left out of every figure.
 	WarmUp time.Duration
+
+	draw bool // keep the columns
 }
 
 // outcome is what one strategy did.
@@ -60,7 +62,7 @@ func (m Model) replay(t trace.Trace, s strategy) outcome {
 		w.target = s.target(now, demand)
 		missed := w.serve(asked)
 		w.adjust()
-		if w.measured() {
+		if m.draw && w.measured() {
 			w.out.columns = append(w.out.columns, Column{At: now, Demand: demand, Asked: asked, Missed: missed, Ready: w.ready})
 		}
 		if !now.Before(step) {

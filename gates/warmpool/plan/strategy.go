@@ -28,29 +28,25 @@ const guideShare = 0.15
 func guideFixed(peak float64) fixed { return fixed(math.Ceil(guideShare*peak - 1e-9)) }
 
 // guideCron is the guide's pair of CronJobs: 30 replicas from 08:30 and 5 from 19:00 on weekdays, UTC because they name
-// no zone. Unlike a floor it is an event: it sets the size when it fires, and it starts to grow the pool at that time.
-type guideCron struct {
-	floor    warmpool.Schedule
-	up, down int32
-}
+// no zone. It starts to grow the pool at that time and not before.
+type guideCron struct{ floors *warmpool.Sizer }
+
+// The sizes that the guide's CronJobs set.
+const guideUp, guideDown = 30, 5
 
 func newGuideCron() (*guideCron, error) {
-	floor, err := warmpool.NewSchedule("guide", "30 8 * * 1-5", "0 19 * * 1-5", "UTC", 30)
+	day, err := warmpool.NewSchedule("guide", "30 8 * * 1-5", "0 19 * * 1-5", "UTC", guideUp)
 	if err != nil {
 		return nil, fmt.Errorf("build the guide's cron pool: %w", err)
 	}
-	return &guideCron{floor: floor, up: 30, down: 5}, nil
+	return &guideCron{warmpool.NewSizer(warmpool.Config{Min: guideDown, Max: guideUp, Schedules: []warmpool.Schedule{day}})}, nil
 }
 
 func (g *guideCron) target(now time.Time, _ float64) int32 {
-	if g.floor.Active(now) {
-		return g.up
-	}
-	return g.down
+	return g.floors.Decide(now, 0, 0).Replicas
 }
 
-// wake is never earlier than the next step: both CronJobs fire on whole minutes.
-func (g *guideCron) wake(now time.Time) time.Time { return now.AddDate(1, 0, 0) }
+func (g *guideCron) wake(now time.Time) time.Time { return g.floors.Wake(now, 0) }
 
 // adaptive is a WarmPool, decided by the code that the controller runs.
 type adaptive struct {

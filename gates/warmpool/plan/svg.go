@@ -5,6 +5,7 @@ import (
 	"html"
 	"html/template"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -125,9 +126,9 @@ func (f frame) overlay(rows []Row) template.HTML {
 			f.bar(&b, "asked", c, 0, c.asked, fmt.Sprintf("%s: %d pods asked", c.at.UTC().Format("15:04"), c.asked))
 		}
 	}
-	for i := len(rows) - 1; i >= 0; i-- {
-		fmt.Fprintf(&b, `<path class="line %s" d="`, tones[rows[i].Name])
-		for k, c := range f.cells(rows[i].Columns) {
+	for _, row := range slices.Backward(rows) {
+		fmt.Fprintf(&b, `<path class="line %s" d="`, tones[row.Name])
+		for k, c := range f.cells(row.Columns) {
 			verb := "L"
 			if k == 0 {
 				verb = "M"
