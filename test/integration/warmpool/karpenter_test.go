@@ -183,6 +183,9 @@ func TestKarpenterPool(t *testing.T) {
 	require.LessOrEqual(t, got.Status.Consumed, int64(4), "each pod takes one replica at most")
 	t.Logf("%d replicas were consumed; refill p95 %v, lead p95 %v", got.Status.Consumed, got.Status.RefillP95.Duration, got.Status.LeadP95.Duration)
 
+	buffered := warmPoolNamed(t, c, ns, "buffered", func(s *v1alpha1.WarmPoolSpec) { s.Backend, s.Min = v1alpha1.BackendCapacityBuffer, 1 })
+	eventually(t, c, buffered, "the feature gate is off", conditionIs("Ready", metav1.ConditionFalse, "NotServed"))
+
 	idle(t, c, wp, consolidateAfter, soak)
 
 	scale(t, c, wp, "min", 0)

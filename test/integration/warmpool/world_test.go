@@ -63,7 +63,7 @@ func node(t testing.TB, c client.Client, name, pool string, cpus int) *corev1.No
 	t.Helper()
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"pool": pool}}}
 	require.NoError(t, c.Create(t.Context(), n))
-	t.Cleanup(func() { _ = c.Delete(context.WithoutCancel(t.Context()), n) }) //nolint:errcheck // the control plane ends anyway
+	t.Cleanup(func() { _ = c.Delete(context.WithoutCancel(t.Context()), n) })
 	size := corev1.ResourceList{
 		"cpu": *resource.NewQuantity(int64(cpus), resource.DecimalSI), "memory": resource.MustParse("64Gi"), "pods": resource.MustParse("110"),
 	}

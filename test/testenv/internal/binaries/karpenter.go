@@ -41,7 +41,7 @@ func EnsureKarpenter(ctx context.Context, progress io.Writer) (path string, crdD
 }
 
 func buildKarpenter(ctx context.Context, progress io.Writer, module, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a cache of public programs
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the folder for built servers: %w", err)
 	}
 	unlock, err := lock(ctx, filepath.Join(dir, ".lock"), progress)
