@@ -46,6 +46,12 @@ test: test-unit test-integration test-containerd test-e2e count ## every test: u
 deps: ## Debian packages that the tests need (test/tools/debian-packages)
 	@test/tools/install-debian-packages
 
+tools: ## build the servers that the tests run ahead of time (they build what they need by themselves)
+	go run ./test/testenv/servers
+
+demo: deps ## boot one node on real components, without Headstart and with it (root)
+	go run ./test/demo
+
 test-unit: deps ## unit tests with the race detector: no root, no servers
 	$(call run-tests,unit,-race,$(UNIT))
 

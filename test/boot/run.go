@@ -176,7 +176,7 @@ func (r *run) startAgent(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("make the agent's folder: %w", err)
 	}
 	dropIns := filepath.Join(dir, "kubelet.conf.d")
-	if err := os.Mkdir(dropIns, 0o755); err != nil { //nolint:gosec // as on a node
+	if err := os.Mkdir(dropIns, 0o755); err != nil { // as on a node
 		return "", fmt.Errorf("make the kubelet's drop-in folder: %w", err)
 	}
 	config := agentConfig(r.opts.Name, kubeconfig, c.ImageRef, r.containerd.Address(), r.containerd.CNIConfDir())

@@ -175,9 +175,9 @@ func (f *forward) connect(client net.Conn) {
 	var both sync.WaitGroup
 	for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
 		both.Go(func() {
-			_, _ = io.Copy(pair[0], pair[1]) //nolint:errcheck // an end of either side is the end
+			_, _ = io.Copy(pair[0], pair[1]) // an end of either side is the end
 			if tcp, ok := pair[0].(*net.TCPConn); ok {
-				_ = tcp.CloseWrite() //nolint:errcheck // it may be closed already
+				_ = tcp.CloseWrite() // it may be closed already
 			}
 		})
 	}
@@ -211,7 +211,7 @@ func (f *forward) stop() {
 	_ = f.listener.Close()
 	for conn := range f.conns {
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) //nolint:errcheck // a plain close will do
+			_ = tcp.SetLinger(0) // a plain close will do
 		}
 		_ = conn.Close()
 	}

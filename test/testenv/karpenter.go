@@ -57,7 +57,7 @@ func NewKarpenter(ctx context.Context, cp *ControlPlane, cfg KarpenterConfig) (*
 	if err := InstallCRDs(ctx, cp.Config(), crdDirs...); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(ctx, 2)
+	ports, err := twoFreePorts(ctx)
 	if err != nil {
 		return nil, err
 	}

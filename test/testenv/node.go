@@ -105,7 +105,7 @@ func NewNode(ctx context.Context, cp *ControlPlane, ctd *Containerd, cfg NodeCon
 }
 
 func (n *Node) start(ctx context.Context, cp *ControlPlane) error {
-	ports, err := freePorts(ctx, 2)
+	ports, err := twoFreePorts(ctx)
 	if err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func makeCgroup(name string) error {
 	}
 	for _, hierarchy := range hierarchies {
 		dir := filepath.Join(hierarchy, name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // the kernel's own mode
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) { // the kernel's own mode
 			return fmt.Errorf("make cgroup %q: %w", name, err)
 		}
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {

@@ -42,13 +42,13 @@ func freePort(ctx context.Context) (int, error) {
 	return 0, errors.New("find a free port: none of 1000 tried is free")
 }
 
-// freePorts returns n different free ports.
-func freePorts(ctx context.Context, n int) ([]int, error) {
-	ports := make([]int, n)
+// twoFreePorts returns two different free ports.
+func twoFreePorts(ctx context.Context) ([2]int, error) {
+	var ports [2]int
 	for i := range ports {
 		port, err := freePort(ctx)
 		if err != nil {
-			return nil, err
+			return ports, err
 		}
 		ports[i] = port
 	}

@@ -84,7 +84,7 @@ func NewRegistry(ctx context.Context, cfg RegistryConfig) (*Registry, error) {
 }
 
 func (r *Registry) start(ctx context.Context, cfg RegistryConfig, binDir string) error {
-	ports, err := freePorts(ctx, 2)
+	ports, err := twoFreePorts(ctx)
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (r *Registry) Up(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = front.Serve(listener) //nolint:errcheck // Close ends it with an error by design
+		_ = front.Serve(listener) // Close ends it with an error by design
 	}()
 	r.front, r.done = front, done
 	return nil

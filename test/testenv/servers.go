@@ -34,7 +34,7 @@ var (
 )
 
 func (cp *ControlPlane) startEtcd(ctx context.Context) error {
-	ports, err := freePorts(ctx, 2)
+	ports, err := twoFreePorts(ctx)
 	if err != nil {
 		return err
 	}

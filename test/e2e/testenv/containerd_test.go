@@ -74,7 +74,7 @@ func TestContainerd(t *testing.T) {
 	})
 	t.Run("a registry that is down refuses, and serves again", func(t *testing.T) {
 		require.NoError(t, reg.Down())
-		resolver := containerd.WithResolver(docker.NewResolver(docker.ResolverOptions{PlainHTTP: true}))
+		resolver := containerd.WithResolver(docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchAllHosts))}))
 		_, err := client.Fetch(t.Context(), ref, resolver)
 		require.ErrorContains(t, err, "connection refused")
 		require.NoError(t, reg.Up(t.Context()))

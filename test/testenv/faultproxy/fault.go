@@ -2,6 +2,7 @@ package faultproxy
 
 import (
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -98,9 +99,7 @@ func (f Fault) before(w http.ResponseWriter, r *http.Request) bool {
 	if f.Status == 0 {
 		return true
 	}
-	for key, values := range f.Header {
-		w.Header()[key] = values
-	}
+	maps.Copy(w.Header(), f.Header)
 	http.Error(w, http.StatusText(f.Status), f.Status)
 	return false
 }
@@ -159,7 +158,7 @@ func (s *sender) send(piece []byte) bool {
 // breakOff ends the response before its time.
 func (s *sender) breakOff() {
 	control := http.NewResponseController(s.w)
-	_ = control.Flush() //nolint:errcheck // the connection is about to be broken anyway
+	_ = control.Flush() // the connection is about to be broken anyway
 	if s.fault.Hang {
 		<-s.r.Context().Done()
 		return
@@ -169,7 +168,7 @@ func (s *sender) breakOff() {
 		return
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok && s.fault.Reset {
-		_ = tcp.SetLinger(0) //nolint:errcheck // a plain close breaks the body as well
+		_ = tcp.SetLinger(0) // a plain close breaks the body as well
 	}
 	_ = conn.Close()
 }

@@ -89,7 +89,7 @@ func cached(ctx context.Context, key any, compression Compression, entries func(
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil { //nolint:gosec // a cache of public files
+	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil { // a cache of public files
 		return nil, fmt.Errorf("make the folder of layers: %w", err)
 	}
 	if err := made.write(ctx, compression, list); err != nil {

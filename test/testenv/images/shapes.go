@@ -1,6 +1,9 @@
 package images
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 const (
 	kib = int64(1) << 10
@@ -25,7 +28,7 @@ func Small(n int) []Spec {
 	specs := make([]Spec, n)
 	for i := range specs {
 		own := layers(fmt.Sprintf("svc%d", i), gib/2+int64(i)*16*mib, 8*mib, 2*mib)
-		specs[i] = Spec{Layers: append(base[:len(base):len(base)], own...)}
+		specs[i] = Spec{Layers: append(slices.Clip(base), own...)}
 	}
 	return specs
 }

@@ -93,7 +93,7 @@ func report(done <-chan struct{}, progress io.Writer, out string, names []string
 		case <-done:
 			return
 		case <-tick.C:
-			linked, _ := filepath.Glob(filepath.Join(out, "*")) //nolint:errcheck // the pattern is well formed
+			linked, _ := filepath.Glob(filepath.Join(out, "*")) // the pattern is well formed
 			fmt.Fprintf(progress, "testenv: %.0f s: %d of %d servers, %d packages compiled\n",
 				time.Since(start).Seconds(), len(linked), len(names), compiled.Load())
 		}

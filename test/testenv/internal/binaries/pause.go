@@ -32,7 +32,7 @@ func Pause(ctx context.Context) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a cache of public programs
+	if err := os.MkdirAll(dir, 0o755); err != nil { // a cache of public programs
 		return "", fmt.Errorf("make the folder of the pause program: %w", err)
 	}
 	temp, err := os.CreateTemp(dir, ".build-")

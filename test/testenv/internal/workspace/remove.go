@@ -217,7 +217,7 @@ func removeCNIResults(id string) error {
 		}
 	}
 	if unix.Rmdir(cniResults) == nil {
-		_ = unix.Rmdir(filepath.Dir(cniResults)) //nolint:errcheck // not empty: then it belongs to others
+		_ = unix.Rmdir(filepath.Dir(cniResults)) // not empty: then it belongs to others
 	}
 	return nil
 }

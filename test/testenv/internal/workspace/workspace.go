@@ -52,7 +52,7 @@ func New() (*Workspace, error) {
 		return nil, err
 	}
 	dir := filepath.Join(os.TempDir(), dirPrefix+id)
-	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // containers of other users run from below it
+	if err := os.Mkdir(dir, 0o755); err != nil { // containers of other users run from below it
 		return nil, fmt.Errorf("make a workspace: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -76,7 +76,7 @@ func (w *Workspace) Path(elem ...string) string {
 // Mkdir makes a folder inside the workspace and returns its path.
 func (w *Workspace) Mkdir(elem ...string) (string, error) {
 	dir := w.Path(elem...)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // see New
+	if err := os.MkdirAll(dir, 0o755); err != nil { // see New
 		return "", fmt.Errorf("make a folder of the workspace: %w", err)
 	}
 	return dir, nil
