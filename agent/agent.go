@@ -194,11 +194,17 @@ func (a *Agent) target() nodestatus.Target {
 func (a *Agent) publish(ctx context.Context) {
 	watch := a.policyWatch(ctx)
 	defer watch(nil)
-	a.publisher.Serve(ctx, a.target(), func(c nodestatus.Connected) {
+	runners := newRuleRunners(a, ctx)
+	a.state.onNode = append(a.state.onNode, runners.setNode)
+	var following sync.WaitGroup
+	a.publisher.Serve(ctx, a.target(), func(connection context.Context, c nodestatus.Connected) {
 		a.log.Info("publishing", "node", c.Name, "identity", c.Identity)
 		a.state.recorder.SetNode(c.Name)
-		watch(c.Config)
+		watch(c.Credentials)
+		following.Go(func() { a.followRules(connection, c, runners) })
 	})
+	following.Wait()
+	runners.wait.Wait()
 }
 
 // saveDelay gathers changes of the timeline into one write.

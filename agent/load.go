@@ -108,6 +108,7 @@ func (p *Probe) setDefaults() {
 		setDefault(&p.ConfDir, "/etc/cni/net.d")
 	case ProbeCSI, ProbeGPU:
 		setDefault(&p.KubeletDir, "/var/lib/kubelet")
+	default:
 	}
 }
 

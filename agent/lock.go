@@ -21,7 +21,7 @@ const lockPoll = 500 * time.Millisecond
 // that several nodes on one machine do not wait for each other. The returned file holds the lock until it is closed.
 func (a *Agent) lock(ctx context.Context) (*os.File, error) {
 	path := filepath.Join(a.config.StateDir, a.node+".lock")
-	if err := os.MkdirAll(a.config.StateDir, 0o755); err != nil { //nolint:gosec // anybody on the node may read the timeline
+	if err := os.MkdirAll(a.config.StateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w: choose another stateDir", err)
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

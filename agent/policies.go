@@ -21,7 +21,7 @@ func (a *Agent) followPolicies() {
 		a.state.want(images)
 		a.puller.SetImages(images)
 	})
-	a.state.nodeSeen = func(node *corev1.Node) { a.policies.SetNode(node.Name, node.Labels) }
+	a.state.onNode = append(a.state.onNode, func(node *corev1.Node) { a.policies.SetNode(node.Name, node.Labels) })
 }
 
 // policyWatch returns the function that moves the watch of policies to another connection, or with nil ends it.

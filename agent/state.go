@@ -26,8 +26,8 @@ type state struct {
 	// horizon is the earliest moment that can belong to this boot.
 	horizon time.Time
 
-	// nodeSeen is told of the Node, too.
-	nodeSeen func(*corev1.Node)
+	// onNode are told of every state of the Node.
+	onNode []func(*corev1.Node)
 
 	mu        sync.Mutex
 	images    map[string]prepull.ImageStatus
@@ -35,6 +35,7 @@ type state struct {
 	probes    []Prober
 	results   map[string]probe.Result
 	observed  map[phaseKey]bool
+	gone      map[string]bool
 	nodeUID   types.UID
 	published bool
 	accepted  bool
@@ -44,8 +45,8 @@ var _ nodestatus.Source = (*state)(nil)
 
 func newState(cfg Config, probes []Prober, recorder *timeline.Recorder, m *metrics) *state {
 	s := &state{
-		recorder: recorder, metrics: m, changed: func() {}, progress: func() {}, nodeSeen: func(*corev1.Node) {}, probes: probes,
-		images: map[string]prepull.ImageStatus{}, results: map[string]probe.Result{}, observed: map[phaseKey]bool{},
+		recorder: recorder, metrics: m, changed: func() {}, progress: func() {}, probes: probes,
+		images: map[string]prepull.ImageStatus{}, results: map[string]probe.Result{}, observed: map[phaseKey]bool{}, gone: map[string]bool{},
 	}
 	for _, image := range cfg.Images {
 		s.images[image.Ref] = prepull.ImageStatus{Image: image, Name: image.Ref, State: prepull.StatePending}
@@ -92,6 +93,25 @@ func (s *state) observeProbe(p Prober, result probe.Result) {
 	s.changed()
 }
 
+// addProbe takes up a probe that a rule wants.
+func (s *state) addProbe(p Prober) {
+	s.mu.Lock()
+	s.probes = append(slices.Clone(s.probes), p)
+	delete(s.gone, p.Condition)
+	s.mu.Unlock()
+	s.changed()
+}
+
+// removeProbe gives up a probe that no rule wants any more, and its condition.
+func (s *state) removeProbe(condition string) {
+	s.mu.Lock()
+	s.probes = slices.DeleteFunc(slices.Clone(s.probes), func(p Prober) bool { return p.Condition == condition })
+	delete(s.results, condition)
+	s.gone[condition] = true
+	s.mu.Unlock()
+	s.changed()
+}
+
 // conditions is what the node is, evaluated; in the order of the config, images first.
 func (s *state) conditions() []nodestatus.Condition {
 	s.mu.Lock()
@@ -115,6 +135,7 @@ func (s *state) Desired(at time.Time) nodestatus.Desired {
 	want := nodestatus.Desired{Conditions: s.conditions(), Annotations: map[string]string{}, Lazy: map[string]string{}}
 	s.mu.Lock()
 	images := slices.Collect(maps.Values(s.images))
+	want.Gone = slices.Sorted(maps.Keys(s.gone))
 	s.mu.Unlock()
 	if text, err := inventory(images).Encode(); err == nil {
 		want.Annotations[readiness.AnnotationImages] = s.inventory.next(text, want.Conditions[0].Status, at, s.changed)
@@ -150,7 +171,9 @@ func (s *state) NodeSeen(node *corev1.Node) {
 	if node == nil {
 		return
 	}
-	s.nodeSeen(node)
+	for _, tell := range s.onNode {
+		tell(node)
+	}
 	s.mu.Lock()
 	replaced := s.nodeUID != "" && s.nodeUID != node.UID
 	s.nodeUID = node.UID

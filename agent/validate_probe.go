@@ -133,10 +133,7 @@ func (p *Probe) validateTarget(path *field.Path) field.ErrorList {
 			return field.ErrorList{field.Invalid(path.Child("unit"), p.Unit, "write one whole unit name, such as kubelet.service")}
 		}
 	case ProbeHTTP:
-		u, err := url.Parse(p.URL)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return field.ErrorList{field.Invalid(path.Child("url"), p.URL, "write http://host:port/path or https://host:port/path")}
-		}
+		return p.validateURL(path)
 	case ProbeTCP:
 		return hostPort(path.Child("address"), p.Address)
 	case ProbeGRPC:
@@ -147,12 +144,24 @@ func (p *Probe) validateTarget(path *field.Path) field.ErrorList {
 	case ProbeUnix, ProbeFile:
 		return absolute(path.Child("path"), p.Path)
 	case ProbeExec:
-		if len(p.Command) == 0 || p.Command[0] == "" {
-			return field.ErrorList{field.Required(path.Child("command"), `write the program and its arguments, such as ["/usr/bin/check", "--fast"]`)}
-		}
-		return absolute(path.Child("command").Index(0), p.Command[0])
+		return p.validateCommand(path)
 	}
 	return nil
+}
+
+func (p *Probe) validateURL(path *field.Path) field.ErrorList {
+	u, err := url.Parse(p.URL)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return field.ErrorList{field.Invalid(path.Child("url"), p.URL, "write http://host:port/path or https://host:port/path")}
+	}
+	return nil
+}
+
+func (p *Probe) validateCommand(path *field.Path) field.ErrorList {
+	if len(p.Command) == 0 || p.Command[0] == "" {
+		return field.ErrorList{field.Required(path.Child("command"), `write the program and its arguments, such as ["/usr/bin/check", "--fast"]`)}
+	}
+	return absolute(path.Child("command").Index(0), p.Command[0])
 }
 
 func (p *Probe) validatePlugin(path *field.Path) field.ErrorList {

@@ -136,7 +136,7 @@ func ParseCNIConfig(raw []byte, list bool) (*libcni.NetworkConfigList, error) {
 		if single.Network.Type == "" {
 			return nil, errors.New(`missing "type" (is it a list? then name it .conflist)`)
 		}
-		if config, err = libcni.ConfListFromConf(single); err != nil {
+		if config, err = libcni.ConfListFromConf(single); err != nil { //nolint:staticcheck // containerd still takes single configs
 			return nil, err
 		}
 	}

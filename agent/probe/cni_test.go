@@ -2,7 +2,6 @@ package probe_test
 
 import (
 	"context"
-
 	"net/http"
 	"net/http/httptest"
 	"os"

@@ -44,7 +44,7 @@ func look(t *testing.T, checker probe.Checker, timeout time.Duration) probe.Resu
 // socketDir is a folder whose path is short enough for a unix socket.
 func socketDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "hs")
+	dir, err := os.MkdirTemp("", "hs") //nolint:usetesting // t.TempDir has the name of the test, which is too long for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir

@@ -75,7 +75,7 @@ func addNearest(watcher *fsnotify.Watcher, dir string) (string, error) {
 		err := watcher.Add(at)
 		if err == nil {
 			if at == dir || watcher.Add(below(at, dir)) != nil {
-				return at, nil
+				return at, nil //nolint:nilerr // what is below is still not there, which is the usual case
 			}
 			return addNearest(watcher, dir)
 		}

@@ -120,7 +120,7 @@ type properties struct{ systemd *Systemd }
 
 // GetAll returns the states of the unit that the message was sent to.
 func (p *properties) GetAll(message dbus.Message, _ string) (map[string]dbus.Variant, *dbus.Error) {
-	path, _ := message.Headers[dbus.FieldPath].Value().(dbus.ObjectPath) //nolint:errcheck // an empty path is no unit
+	path, _ := message.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
 	p.systemd.mu.Lock()
 	defer p.systemd.mu.Unlock()
 	load, active := "not-found", "inactive"

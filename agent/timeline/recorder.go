@@ -167,7 +167,7 @@ func Load(path string) (Timeline, error) {
 // writeAtomic replaces a file by rename. It does not sync: the file describes this boot and lies on a tmpfs.
 func writeAtomic(path string, content []byte) (err error) {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the timeline is no secret: anybody on the node may read it
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	temp, err := os.CreateTemp(dir, ".timeline-*")
@@ -180,7 +180,7 @@ func writeAtomic(path string, content []byte) (err error) {
 		}
 	}()
 	_, err = temp.Write(content)
-	if chmodErr := temp.Chmod(0o644); err == nil { //nolint:gosec // as above
+	if chmodErr := temp.Chmod(0o644); err == nil {
 		err = chmodErr
 	}
 	if closeErr := temp.Close(); err == nil {

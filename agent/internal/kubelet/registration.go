@@ -107,11 +107,11 @@ func write(path string, content []byte) error {
 	if have, err := os.ReadFile(path); err == nil && string(have) == string(content) {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the kubelet's config folder is readable
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	temp := path + ".headstart"
-	if err := os.WriteFile(temp, content, 0o644); err != nil { //nolint:gosec // holds no secret; the kubelet reads it
+	if err := os.WriteFile(temp, content, 0o644); err != nil {
 		return err
 	}
 	return os.Rename(temp, path)

@@ -63,8 +63,8 @@ type Connected struct {
 	Node     Node
 	Name     string
 	Identity Identity
-	// Config reaches the API server as that identity.
-	Config *rest.Config
+	// Credentials are our own, without impersonation: for what the node itself may not read, such as policies and rules.
+	Credentials *rest.Config
 }
 
 // ErrNotConfigured means that neither a kubeconfig nor a ServiceAccount is there, so there may never be one.
@@ -98,6 +98,7 @@ func Connect(ctx context.Context, target Target) (Connected, error) {
 	if err != nil {
 		return Connected{}, err
 	}
+	own := rest.CopyConfig(config)
 	if identity == IdentityServiceAccount && ownNode != "" {
 		may, err := mayImpersonate(requestCtx, config, name)
 		if err != nil {
@@ -112,7 +113,7 @@ func Connect(ctx context.Context, target Target) (Connected, error) {
 	if err != nil {
 		return Connected{}, fmt.Errorf("make client: %w", err)
 	}
-	return Connected{Node: &apiNode{name: name, nodes: client.Nodes()}, Name: name, Identity: identity, Config: config}, nil
+	return Connected{Node: &apiNode{name: name, nodes: client.Nodes()}, Name: name, Identity: identity, Credentials: own}, nil
 }
 
 // load reads the credentials.
@@ -196,17 +197,19 @@ func mayImpersonate(ctx context.Context, config *rest.Config, name string) (bool
 }
 
 // Serve connects and publishes until ctx ends, whatever happens to the API server, the credentials or the Node.
-// connected is told of every connection.
-func (p *Publisher) Serve(ctx context.Context, target Target, connected func(Connected)) {
+// connected is told of every connection, with a context that ends with it.
+func (p *Publisher) Serve(ctx context.Context, target Target, connected func(context.Context, Connected)) {
 	var retry backoff
 	logged := ""
 	for {
 		c, err := Connect(ctx, target)
 		if err == nil {
 			logged = ""
-			connected(c)
 			started := time.Now()
-			err = p.Run(ctx, c.Node)
+			connection, cancel := context.WithCancel(ctx)
+			connected(connection, c)
+			err = p.Run(connection, c.Node)
+			cancel()
 			if time.Since(started) > stableWatch {
 				retry.reset()
 			}

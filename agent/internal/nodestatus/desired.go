@@ -20,6 +20,8 @@ type Condition struct {
 // Desired is all that the agent wants on its Node.
 type Desired struct {
 	Conditions []Condition
+	// Gone are types of conditions that the agent has published and no longer stands for.
+	Gone []string
 	// Annotations by key. A key that is absent is left alone.
 	Annotations map[string]string
 	// Lazy holds annotations that are worth no patch of their own: they ride along with the next one, or go alone after
@@ -30,12 +32,13 @@ type Desired struct {
 // difference is what a Node lacks of a Desired.
 type difference struct {
 	conditions  []Condition
+	gone        []string
 	annotations map[string]string
 	// urgent is false when only lazy annotations differ.
 	urgent bool
 }
 
-func (d difference) empty() bool { return len(d.conditions) == 0 && len(d.annotations) == 0 }
+func (d difference) empty() bool { return len(d.conditions)+len(d.gone)+len(d.annotations) == 0 }
 
 // diff compares by type and by key; the order of the Node's conditions is another's business.
 func diff(want Desired, node *corev1.Node) difference {
@@ -44,6 +47,11 @@ func diff(want Desired, node *corev1.Node) difference {
 		if have := find(node, condition.Type); have == nil || have.Status != condition.Status ||
 			have.Reason != condition.Reason || have.Message != condition.Message {
 			out.conditions = append(out.conditions, condition)
+		}
+	}
+	for _, conditionType := range want.Gone {
+		if find(node, conditionType) != nil {
+			out.gone = append(out.gone, conditionType)
 		}
 	}
 	for key, value := range want.Annotations {
@@ -77,7 +85,7 @@ func (d difference) patch(node *corev1.Node, now metav1.Time) ([]byte, error) {
 		Annotations map[string]string `json:"annotations,omitempty"`
 	}
 	type status struct {
-		Conditions []corev1.NodeCondition `json:"conditions,omitempty"`
+		Conditions []any `json:"conditions,omitempty"`
 	}
 	body := struct {
 		Metadata metadata `json:"metadata"`
@@ -92,6 +100,9 @@ func (d difference) patch(node *corev1.Node, now metav1.Time) ([]byte, error) {
 			out.LastTransitionTime = have.LastTransitionTime
 		}
 		body.Status.Conditions = append(body.Status.Conditions, out)
+	}
+	for _, conditionType := range d.gone {
+		body.Status.Conditions = append(body.Status.Conditions, map[string]string{"$patch": "delete", "type": conditionType})
 	}
 	raw, err := json.Marshal(body)
 	if err != nil {

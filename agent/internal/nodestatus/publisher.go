@@ -62,7 +62,7 @@ func (p *Publisher) Run(ctx context.Context, node Node) error {
 	err := s.run(ctx, events, watched)
 	cancel()
 	if err == nil {
-		<-watched
+		return <-watched
 	}
 	return err
 }
@@ -168,7 +168,7 @@ func (s *session) publish(ctx context.Context) error {
 // different: the watch replaces what is known of it.
 func (s *session) refused(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the end of ctx is the cause, and no failure
 	}
 	if apierrors.IsUnauthorized(err) {
 		return err

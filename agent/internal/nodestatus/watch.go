@@ -22,7 +22,7 @@ func (p *Publisher) watch(ctx context.Context, node Node, events chan<- *corev1.
 		err := p.watchOnce(ctx, node, events)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end of ctx is the cause, and no failure
 		case apierrors.IsUnauthorized(err):
 			return err
 		case err != nil && !failing:
@@ -75,6 +75,7 @@ func (p *Publisher) watchOnce(ctx context.Context, node Node, events chan<- *cor
 				}
 			case watch.Error:
 				return apierrors.FromObject(event.Object)
+			case watch.Bookmark:
 			}
 		}
 	}

@@ -31,8 +31,12 @@ func (Units) State(ctx context.Context, unit string) (load, active string, err e
 	if err != nil {
 		return "", "", fmt.Errorf("ask systemd for %s: %w", unit, err)
 	}
-	load, _ = properties["LoadState"].(string)
-	active, _ = properties["ActiveState"].(string)
+	var known [2]bool
+	load, known[0] = properties["LoadState"].(string)
+	active, known[1] = properties["ActiveState"].(string)
+	if !known[0] || !known[1] {
+		return "", "", fmt.Errorf("ask systemd for %s: it did not tell the state", unit)
+	}
 	return load, active, nil
 }
 
@@ -41,7 +45,7 @@ func (Units) Watch(ctx context.Context, unit string, wake func()) error {
 	for {
 		err := watchUnit(ctx, unit, wake)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end of ctx is the cause, and no failure
 		}
 		timer := time.NewTimer(reconnectDelay)
 		select {

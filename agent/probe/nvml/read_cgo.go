@@ -43,7 +43,7 @@ func read(lib nvml.Interface) Report {
 	default:
 		return Report{Outcome: OutcomeFailed, Error: fmt.Sprintf("initialise NVML: code %d", ret)}
 	}
-	defer lib.Shutdown()
+	defer shutdown(lib)
 	report := Report{Outcome: OutcomeOK}
 	var ret nvml.Return
 	if report.DriverVersion, ret = lib.SystemGetDriverVersion(); ret != nvml.SUCCESS {
@@ -92,6 +92,14 @@ func readDevice(lib nvml.Interface, index int) Device {
 	return out
 }
 
+// shutdown and free give back what the process takes with it anyway.
+func shutdown(lib nvml.Interface) { _ = lib.Shutdown() }
+
+func free(set nvml.EventSet) { _ = set.Free() }
+
+// failed is the error of a call. The library's own text needs the library, and it may be what is sick.
+func failed(what string, ret nvml.Return) error { return fmt.Errorf("%s: code %d", what, int(ret)) }
+
 func unexpected(ret nvml.Return) bool {
 	return ret != nvml.SUCCESS && ret != nvml.ERROR_NOT_SUPPORTED
 }
@@ -104,26 +112,26 @@ func Follow(ctx context.Context, path string, w io.Writer) error { return follow
 
 func follow(ctx context.Context, lib nvml.Interface, w io.Writer) error {
 	if ret := lib.Init(); ret != nvml.SUCCESS {
-		return fmt.Errorf("initialise NVML: code %d", ret)
+		return failed("initialise NVML", ret)
 	}
-	defer lib.Shutdown()
+	defer shutdown(lib)
 	set, ret := lib.EventSetCreate()
 	if ret != nvml.SUCCESS {
-		return fmt.Errorf("make event set: code %d", ret)
+		return failed("make event set", ret)
 	}
-	defer set.Free()
+	defer free(set)
 	count, ret := lib.DeviceGetCount()
 	if ret != nvml.SUCCESS {
-		return fmt.Errorf("count devices: code %d", ret)
+		return failed("count devices", ret)
 	}
 	for i := range count {
 		device, ret := lib.DeviceGetHandleByIndex(i)
 		if ret != nvml.SUCCESS {
-			return fmt.Errorf("open device %d: code %d", i, ret)
+			return failed(fmt.Sprintf("open device %d", i), ret)
 		}
 		// A device that sends none of these is left alone.
 		if ret := device.RegisterEvents(nvml.EventTypeXidCriticalError|nvml.EventTypeDoubleBitEccError, set); unexpected(ret) {
-			return fmt.Errorf("register for events of device %d: code %d", i, ret)
+			return failed(fmt.Sprintf("register for events of device %d", i), ret)
 		}
 	}
 	encoder := json.NewEncoder(w)
@@ -134,7 +142,7 @@ func follow(ctx context.Context, lib nvml.Interface, w io.Writer) error {
 			continue
 		case nvml.SUCCESS:
 		default:
-			return fmt.Errorf("wait for event: code %d", ret)
+			return failed("wait for event", ret)
 		}
 		event := Event{}
 		if data.EventType == nvml.EventTypeXidCriticalError {

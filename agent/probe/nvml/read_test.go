@@ -9,14 +9,15 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/dgxa100"
+	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/server"
 	"github.com/stretchr/testify/require"
 )
 
 // dgx is a DGX A100 of go-nvml's mock, with the calls that the mock leaves out.
-func dgx() *dgxa100.Server {
-	server := dgxa100.New()
-	for _, d := range server.Devices {
-		device, ok := d.(*dgxa100.Device)
+func dgx() *server.Server {
+	machine := dgxa100.New()
+	for _, d := range machine.Devices {
+		device, ok := d.(*server.Device)
 		if !ok {
 			continue
 		}
@@ -24,11 +25,11 @@ func dgx() *dgxa100.Server {
 		device.GetRemappedRowsFunc = func() (int, int, bool, bool, nvml.Return) { return 0, 0, false, false, nvml.SUCCESS }
 		device.GetMigModeFunc = func() (int, int, nvml.Return) { return 0, 0, nvml.SUCCESS }
 	}
-	return server
+	return machine
 }
 
-func first(server *dgxa100.Server) *dgxa100.Device {
-	device, _ := server.Devices[0].(*dgxa100.Device) //nolint:errcheck // the mock's own type
+func first(machine *server.Server) *server.Device {
+	device, _ := machine.Devices[0].(*server.Device)
 	return device
 }
 
@@ -54,19 +55,19 @@ func TestReadTellsOutcomesApart(t *testing.T) {
 		nvml.ERROR_DRIVER_NOT_LOADED: OutcomeDriverNotLoaded,
 		nvml.ERROR_UNKNOWN:           OutcomeFailed,
 	} {
-		server := dgx()
-		server.InitFunc = func() nvml.Return { return ret }
-		require.Equal(t, want, read(server).Outcome)
+		machine := dgx()
+		machine.InitFunc = func() nvml.Return { return ret }
+		require.Equal(t, want, read(machine).Outcome)
 	}
 }
 
 func TestReadADeviceThatIsSick(t *testing.T) {
-	server := dgx()
-	device := first(server)
+	machine := dgx()
+	device := first(machine)
 	device.GetTotalEccErrorsFunc = func(nvml.MemoryErrorType, nvml.EccCounterType) (uint64, nvml.Return) { return 2, nvml.SUCCESS }
 	device.GetRemappedRowsFunc = func() (int, int, bool, bool, nvml.Return) { return 0, 1, true, true, nvml.SUCCESS }
 	device.GetMigModeFunc = func() (int, int, nvml.Return) { return 0, 1, nvml.SUCCESS }
-	got := read(server).Devices[0]
+	got := read(machine).Devices[0]
 	require.Equal(t, uint64(2), got.UncorrectedECC)
 	require.True(t, got.RemapPending)
 	require.True(t, got.RemapFailed)
@@ -74,15 +75,15 @@ func TestReadADeviceThatIsSick(t *testing.T) {
 }
 
 func TestReadADeviceThatLacksAFeature(t *testing.T) {
-	server := dgx()
-	device := first(server)
+	machine := dgx()
+	device := first(machine)
 	device.GetTotalEccErrorsFunc = func(nvml.MemoryErrorType, nvml.EccCounterType) (uint64, nvml.Return) {
 		return 9, nvml.ERROR_NOT_SUPPORTED
 	}
 	device.GetRemappedRowsFunc = func() (int, int, bool, bool, nvml.Return) { return 0, 0, true, true, nvml.ERROR_NOT_SUPPORTED }
 	device.GetMigModeFunc = func() (int, int, nvml.Return) { return 0, 1, nvml.ERROR_NOT_SUPPORTED }
 	uuid, _ := device.GetUUID()
-	require.Equal(t, Device{Index: 0, UUID: uuid}, read(server).Devices[0])
+	require.Equal(t, Device{Index: 0, UUID: uuid}, read(machine).Devices[0])
 }
 
 func TestEventsOfApplicationsAreNotCritical(t *testing.T) {

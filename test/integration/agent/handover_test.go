@@ -43,7 +43,7 @@ func TestAfterACrashTheOtherAgentTakesOver(t *testing.T) {
 	eventually(t, name, func(n *corev1.Node) bool { return conditionOf(n, appReady).Status == corev1.ConditionFalse })
 
 	s.start(t, false, agent.Overrides{NodeName: name, Kubeconfig: kubeletKubeconfig(name)})
-	require.Eventually(t, func() bool { return s.standsBy() }, settleTime, 10*time.Millisecond)
+	require.Eventually(t, s.standsBy, settleTime, 10*time.Millisecond)
 	require.NotContains(t, s.logs.String(), `"publishing"`)
 
 	require.NoError(t, first.Process.Kill())
@@ -92,7 +92,7 @@ func requests(t *testing.T, client *kubernetes.Clientset) string {
 	raw, err := client.RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
 	require.NoError(t, err)
 	out := ""
-	for _, line := range strings.Split(string(raw), "\n") {
+	for line := range strings.SplitSeq(string(raw), "\n") {
 		if strings.Contains(line, "apiserver_request_total{") && strings.Contains(line, `resource="nodes"`) && !strings.Contains(line, `verb="WATCH"`) {
 			out += line + "\n"
 		}

@@ -77,6 +77,7 @@ func TestEachIdentityMayWriteWhatItNeedsAndNothingElse(t *testing.T) {
 	makeNode(t, "another-node")
 	for identity, connect := range map[string]func(t *testing.T, node string) *rest.Config{
 		"impersonation": func(t *testing.T, node string) *rest.Config {
+			t.Helper()
 			config := podIdentity(t, node)
 			config.Impersonate.UserName = "system:node:" + node
 			return config

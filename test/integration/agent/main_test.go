@@ -36,7 +36,7 @@ func run(m *testing.M) int {
 	if config := os.Getenv(childConfig); config != "" {
 		return runChild(config)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) //nolint:forbidigo // TestMain has no t.Context
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	var err error
 	if plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{}); err != nil {
@@ -63,7 +63,7 @@ func runChild(config string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if err := a.Run(context.Background()); err != nil { //nolint:forbidigo // TestMain has no t.Context
+	if err := a.Run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

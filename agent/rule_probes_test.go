@@ -1,0 +1,73 @@
+package agent_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"headstart.dev/agent"
+	"headstart.dev/agent/probe"
+	"headstart.dev/readiness/v1alpha1"
+)
+
+func rule(name string, selector map[string]string, daemonSet string, handler corev1.ProbeHandler) v1alpha1.NodeReadinessRule {
+	return v1alpha1.NodeReadinessRule{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: v1alpha1.NodeReadinessRuleSpec{
+			NodeSelector: &metav1.LabelSelector{MatchLabels: selector},
+			RequiredDaemonSets: []v1alpha1.RequiredDaemonSet{
+				{Namespace: "kube-system", Name: daemonSet, ReadinessProbe: &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 2}},
+			},
+		},
+	}
+}
+
+func httpGet(host string, port intstr.IntOrString) corev1.ProbeHandler {
+	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Host: host, Port: port, Path: "ready"}}
+}
+
+func TestRuleProbersAreThoseOfTheRulesThatBindTheNode(t *testing.T) {
+	cfg, err := agent.Parse([]byte(header + "probes: [{name: mine, type: file, path: /x}]"))
+	require.NoError(t, err)
+	pool := map[string]string{"pool": "fast"}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: pool}}
+	got := agent.RuleProbers(cfg, []v1alpha1.NodeReadinessRule{
+		rule("a", pool, "aws-node", httpGet("", intstr.FromInt32(8080))),
+		rule("b", pool, "aws-node", httpGet("", intstr.FromInt32(9090))),
+		rule("c", map[string]string{"pool": "slow"}, "other", httpGet("", intstr.FromInt32(8080))),
+		rule("d", pool, "mine", httpGet("", intstr.FromInt32(8080))),
+	}, node)
+	require.Len(t, got, 1, "one probe a condition, and the config's own stays")
+	require.Equal(t, "headstart.dev/AwsNodeReady", got[0].Condition)
+	require.Equal(t, &probe.HTTP{URL: "http://127.0.0.1:8080/ready"}, got[0].Checker)
+	require.Equal(t, probe.Settings{Period: 2 * time.Second, Timeout: time.Second, SuccessThreshold: 1, FailureThreshold: 3}, got[0].Settings)
+}
+
+func TestRuleProbersLookAtThisNodeOnly(t *testing.T) {
+	pool := map[string]string{"pool": "fast"}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: pool}}
+	for name, tc := range map[string]struct {
+		handler corev1.ProbeHandler
+		message string
+	}{
+		"another host":            {httpGet("169.254.169.254", intstr.FromInt32(80)), "not this node"},
+		"another host by name":    {httpGet("metadata.internal", intstr.FromInt32(80)), "not this node"},
+		"a named port":            {httpGet("", intstr.FromString("http")), "write a number"},
+		"a port that is none":     {corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(0)}}, "write a number"},
+		"a command":               {corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/true"}}}, "allowExec: true"},
+		"a command without words": {corev1.ProbeHandler{Exec: &corev1.ExecAction{}}, "exec.command is empty"},
+		"nothing":                 {corev1.ProbeHandler{}, "none of"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := agent.RuleProbers(agent.Default(), []v1alpha1.NodeReadinessRule{rule("a", pool, "ds", tc.handler)}, node)
+			require.Len(t, got, 1)
+			result := got[0].Once(t.Context())
+			require.Equal(t, probe.False, result.Status)
+			require.Contains(t, result.Message, tc.message)
+		})
+	}
+}
