@@ -60,7 +60,7 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 			log.Error(err, "image failed", "attempt", status.Attempts)
 			return
 		}
-		wait := backoff(failures, rand.Int64N) //nolint:gosec // jitter needs no secrecy
+		wait := backoff(failures, rand.Int64N)
 		log.Info("image is tried again", "attempt", status.Attempts, "duration", wait.String(), "reason", oneLine(err))
 		p.update(pl, func(s *ImageStatus) { s.Error = oneLine(err) })
 		timer := time.NewTimer(wait)

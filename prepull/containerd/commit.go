@@ -27,8 +27,8 @@ func (e *directEngine) commit(ctx context.Context, p *pull, one part) error {
 	return e.chains.do(ctx, one.chain, func() error {
 		service := p.node.client.SnapshotService(p.node.found.Snapshotter)
 		_, err := service.Stat(ctx, one.chain)
-		if err == nil {
-			return p.node.keep(ctx, one.chain) // the CRI, or another image, was first
+		if err == nil { // the CRI, or another image, was first
+			return errors.Join(p.node.keep(ctx, one.chain), p.node.dropStaged(one))
 		}
 		if !errdefs.IsNotFound(err) {
 			return fmt.Errorf("look for the snapshot %s: %w", one.chain, err)
@@ -46,7 +46,7 @@ func (e *directEngine) commit(ctx context.Context, p *pull, one part) error {
 		if err == nil {
 			err = service.Commit(ctx, one.chain, key)
 			if errdefs.IsAlreadyExists(err) {
-				return service.Remove(ctx, key)
+				return errors.Join(service.Remove(ctx, key), p.node.keep(ctx, one.chain))
 			}
 		}
 		if err != nil {
@@ -56,6 +56,12 @@ func (e *directEngine) commit(ctx context.Context, p *pull, one part) error {
 		}
 		return nil
 	})
+}
+
+// dropStaged removes what was unpacked for nothing.
+func (n *node) dropStaged(one part) error {
+	path := n.staging.path(one.key)
+	return errors.Join(n.staging.drop(path), n.staging.drop(path+".implied"))
 }
 
 // moveIn renames a staged layer to where a prepared snapshot keeps its files.

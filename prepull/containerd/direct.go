@@ -27,7 +27,7 @@ import (
 // need not be able to rebase for that, so it is the same on every containerd.
 type directEngine struct {
 	slots  *tokens.Tokens // layers in work
-	layers flights        // by staging key: one layer is unpacked once, however many images have it
+	layers flights        // by staging key: a layer is unpacked once, however many images have it and all below it
 	chains flights        // by chain ID: one snapshot is committed once
 	ours   sync.Map       // refs of ingests that this process writes
 	down   atomic.Pointer[string]
@@ -68,7 +68,7 @@ type part struct {
 	index  int
 	chain  string // the chain ID of this layer and all below
 	parent string // that of the layers below, "" for the base
-	key    string // names the staging folder
+	key    string // names the staging folder: one for each place in a chain, for a layer may stand twice in one image
 }
 
 func (e *directEngine) pull(ctx context.Context, p *pull) error {
@@ -118,8 +118,8 @@ func missingParts(ctx context.Context, p *pull) ([]part, error) {
 	chains := identity.ChainIDs(slices.Clone(p.resolved.DiffIDs))
 	service := p.node.client.SnapshotService(p.node.found.Snapshotter)
 	var parts []part
-	for i := len(chains) - 1; i >= 0; i-- {
-		_, err := service.Stat(ctx, chains[i].String())
+	for i, chain := range slices.Backward(chains) {
+		_, err := service.Stat(ctx, chain.String())
 		if err == nil {
 			p.progress.done(sizeOf(p, i))
 			if err := p.node.keep(ctx, chains[i].String()); err != nil {
@@ -130,9 +130,9 @@ func missingParts(ctx context.Context, p *pull) ([]part, error) {
 		if !errdefs.IsNotFound(err) {
 			return nil, fmt.Errorf("look for the snapshot %s: %w", chains[i], err)
 		}
-		one := part{index: i, chain: chains[i].String(), key: p.resolved.DiffIDs[i].Encoded() + "-base"}
+		one := part{index: i, chain: chains[i].String(), key: chains[i].Encoded()}
 		if i > 0 {
-			one.parent, one.key = chains[i-1].String(), p.resolved.DiffIDs[i].Encoded()
+			one.parent = chains[i-1].String()
 		}
 		parts = append(parts, one)
 	}

@@ -22,7 +22,7 @@ const hush = "s3cr3t-Pa55"
 func writeProvider(t *testing.T, dir, name, script string) {
 	t.Helper()
 	text := fmt.Sprintf("#!/bin/sh\ncat > %[1]s/request\necho run >> %[1]s/runs\n%[2]s\n", dir, script)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755)) //nolint:gosec // it is run
+	require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755)) // it is run
 }
 
 func answer(cacheKey, duration, pattern string) string {

@@ -48,8 +48,10 @@ func testEngine(t *testing.T, engine string, cfg testenv.ContainerdConfig, img v
 	require.Equal(t, prepull.StateWarm, status.State, status.Error)
 	require.Equal(t, engine, status.Engine)
 	require.Equal(t, dgst, status.Digest)
-	require.Equal(t, status.TotalBytes, status.FetchedBytes, "every byte once")
-	require.Equal(t, status.TotalBytes, layerBytes(t, reg, img), "and so says the registry")
+	require.LessOrEqual(t, layerBytes(t, reg, img), status.TotalBytes, "every byte once, for every place where it stands")
+	if engine != containerd.EngineCRI { // the CRI does not say what it fetched
+		require.Equal(t, layerBytes(t, reg, img), status.FetchedBytes)
+	}
 	require.Equal(t, status.TotalBytes, status.DoneBytes)
 	requireNothingStaged(t, ctd)
 

@@ -151,6 +151,9 @@ func zoo(t *testing.T, program v1.Layer) v1.Image {
 		mutate.Addendum{Layer: layerOf(t, types.OCILayerZStd, middle), MediaType: types.OCILayerZStd},
 		mutate.Addendum{Layer: layerOf(t, types.OCIUncompressedLayer, top), MediaType: types.OCIUncompressedLayer},
 		mutate.Addendum{Layer: program, MediaType: types.OCILayer},
+		// The same layer twice, as builds that change nothing make them, and once as the base already.
+		mutate.Addendum{Layer: layerOf(t, types.OCILayer, tarOf(t)), MediaType: types.OCILayer},
+		mutate.Addendum{Layer: layerOf(t, types.OCILayer, tarOf(t)), MediaType: types.OCILayer},
 	)
 	require.NoError(t, err)
 	return entrypoint(t, img)

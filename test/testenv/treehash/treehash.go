@@ -122,14 +122,14 @@ func xattrs(path string) (string, error) {
 	}
 	all := strings.Split(strings.TrimRight(string(names[:n]), "\x00"), "\x00")
 	slices.Sort(all)
-	text := ""
+	var text strings.Builder
 	for _, name := range all {
 		value := make([]byte, 64<<10)
 		size, err := unix.Lgetxattr(path, name, value)
 		if err != nil {
 			return "", err
 		}
-		text += fmt.Sprintf(" %s=%q", name, value[:size])
+		fmt.Fprintf(&text, " %s=%q", name, value[:size])
 	}
-	return text, nil
+	return text.String(), nil
 }

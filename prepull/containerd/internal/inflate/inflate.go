@@ -199,7 +199,15 @@ func (r *Reader) header() error {
 	if h[0] != 0x1f || h[1] != 0x8b || h[2] != 8 {
 		return fmt.Errorf("%w: no gzip header", ErrCorrupt)
 	}
-	flags := h[3]
+	if err := r.skipFields(h[3]); err != nil {
+		return err
+	}
+	r.state, r.began, r.crc, r.size, r.member = inBlockHeader, true, 0, 0, r.filled
+	return nil
+}
+
+// skipFields passes over a header's optional fields.
+func (r *Reader) skipFields(flags byte) error {
 	if flags&flagExtra != 0 {
 		b, err := r.bytes(2)
 		if err != nil {
@@ -227,7 +235,6 @@ func (r *Reader) header() error {
 			return err
 		}
 	}
-	r.state, r.began, r.crc, r.size, r.member = inBlockHeader, true, 0, 0, r.filled
 	return nil
 }
 

@@ -194,7 +194,7 @@ func requireContained(tb testing.TB, tarball []byte, base bool) {
 	}
 	l := describe(tarball, tarball, ocispec.MediaTypeImageLayer)
 	l.Base = base
-	_, _ = layer.Unpack(tb.Context(), dir, l, bytes.NewReader(tarball), layer.Options{}) //nolint:errcheck // refused or not, it stays inside
+	_, _ = layer.Unpack(tb.Context(), dir, l, bytes.NewReader(tarball), layer.Options{}) // refused or not
 	var found []string
 	require.NoError(tb, filepath.WalkDir(outer, func(path string, d os.DirEntry, err error) error {
 		if d.IsDir() && path == dir {

@@ -83,7 +83,7 @@ func (h *host) authorizer() docker.Authorizer {
 // target is where one object of a repository lies on one host.
 func (r *Repository) target(h *host, kind, object string) string {
 	u := url.URL{Scheme: h.Scheme, Host: h.Host, Path: path.Join("/", h.Path, r.path, kind, object)}
-	if r.domain != h.Host && !(r.domain == "docker.io" && h.Host == "registry-1.docker.io") {
+	if r.domain != h.Host && (r.domain != "docker.io" || h.Host != "registry-1.docker.io") {
 		u.RawQuery = url.Values{"ns": {r.domain}}.Encode() // a mirror serves many registries
 	}
 	return u.String()

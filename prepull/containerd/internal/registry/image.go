@@ -74,31 +74,8 @@ func (c *Client) Resolve(ctx context.Context, name string, platform platforms.Ma
 		return nil, err
 	}
 	image := &Image{}
-	for depth := 0; ; depth++ {
-		if desc.MediaType, err = documentType(desc, body); err != nil {
-			return nil, fmt.Errorf("read %s of %s: %w", desc.Digest, name, err)
-		}
-		if depth == 0 {
-			image.Target = ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
-		}
-		image.Blobs = append(image.Blobs, Blob{Desc: desc, Data: body})
-		if !images.IsIndexType(desc.MediaType) {
-			break
-		}
-		if depth == maxIndexDepth {
-			return nil, fmt.Errorf("read %s of %s: indexes nest deeper than %d: %w", desc.Digest, name, maxIndexDepth, ErrRefused)
-		}
-		next, err := choose(body, platform)
-		if err != nil {
-			return nil, fmt.Errorf("read %s of %s: %w", desc.Digest, name, err)
-		}
-		if desc, body, err = repo.Manifest(ctx, next.Digest.String()); err != nil {
-			return nil, err
-		}
-		if desc.Size != next.Size {
-			return nil, fmt.Errorf("manifest %s of %s has %d bytes, its index says %d: %w", desc.Digest, name, desc.Size, next.Size, ErrRefused)
-		}
-		desc.MediaType, desc.Platform = next.MediaType, next.Platform
+	if desc, body, err = image.descend(ctx, repo, desc, body, platform); err != nil {
+		return nil, fmt.Errorf("read the manifest of %s: %w", name, err)
 	}
 	if err := image.readManifest(desc, body); err != nil {
 		return nil, fmt.Errorf("read the manifest %s of %s: %w", desc.Digest, name, err)
@@ -112,6 +89,39 @@ func (c *Client) Resolve(ctx context.Context, name string, platform platforms.Ma
 		return nil, fmt.Errorf("read the config %s of %s: %w", image.Config.Digest, name, err)
 	}
 	return image, nil
+}
+
+// descend goes from what a name stands for through indexes to the platform's manifest.
+func (i *Image) descend(
+	ctx context.Context, repo *Repository, desc ocispec.Descriptor, body []byte, platform platforms.MatchComparer,
+) (ocispec.Descriptor, []byte, error) {
+	for depth := 0; ; depth++ {
+		var err error
+		if desc.MediaType, err = documentType(desc, body); err != nil {
+			return desc, nil, fmt.Errorf("%s: %w", desc.Digest, err)
+		}
+		if depth == 0 {
+			i.Target = ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+		}
+		i.Blobs = append(i.Blobs, Blob{Desc: desc, Data: body})
+		if !images.IsIndexType(desc.MediaType) {
+			return desc, body, nil
+		}
+		if depth == maxIndexDepth {
+			return desc, nil, fmt.Errorf("%s: indexes nest deeper than %d: %w", desc.Digest, maxIndexDepth, ErrRefused)
+		}
+		next, err := choose(body, platform)
+		if err != nil {
+			return desc, nil, fmt.Errorf("%s: %w", desc.Digest, err)
+		}
+		if desc, body, err = repo.Manifest(ctx, next.Digest.String()); err != nil {
+			return desc, nil, err
+		}
+		if desc.Size != next.Size {
+			return desc, nil, fmt.Errorf("%s has %d bytes, its index says %d: %w", desc.Digest, desc.Size, next.Size, ErrRefused)
+		}
+		desc.MediaType, desc.Platform = next.MediaType, next.Platform
+	}
 }
 
 // documentType trusts the document's own mediaType over the server's header, as long as it is one that we read.

@@ -240,13 +240,7 @@ func (rd *Reader) fetchFrom(h *host, c *chunk, got *int, last bool) error {
 		before := *got
 		usedRedirect, err := rd.request(h, c, got, timeout)
 		h.record(err, time.Now())
-		if err == nil {
-			rd.mu.Lock()
-			rd.served[h] = true
-			rd.mu.Unlock()
-			return nil
-		}
-		if rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
+		if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
 			return err
 		}
 		if *got > before {

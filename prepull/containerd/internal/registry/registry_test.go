@@ -162,7 +162,7 @@ func TestReaderDeliversInOrder(t *testing.T) {
 // TestReaderSurvives breaks ranges in every way that heals, and allows no byte twice unless it was lost on the way.
 func TestReaderSurvives(t *testing.T) {
 	hijack := func(w http.ResponseWriter) {
-		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			_ = conn.Close()
 		}
 	}

@@ -87,7 +87,7 @@ func (t *Tokens) give() {
 
 func (t *Tokens) grant() {
 	for t.used < t.limit && len(t.waiters) > 0 {
-		w, _ := heap.Pop(&t.waiters).(*waiter) //nolint:errcheck // the heap holds nothing else
+		w, _ := heap.Pop(&t.waiters).(*waiter) // the heap holds nothing else
 		t.used++
 		close(w.granted)
 	}
@@ -115,7 +115,7 @@ func (w waiters) Swap(i, j int) {
 }
 
 func (w *waiters) Push(x any) {
-	one, _ := x.(*waiter) //nolint:errcheck // the heap holds nothing else
+	one, _ := x.(*waiter) // the heap holds nothing else
 	one.index = len(*w)
 	*w = append(*w, one)
 }
