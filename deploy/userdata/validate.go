@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"headstart.dev/agent"
 )
 
 var (
@@ -46,7 +48,22 @@ func (v *Values) validate() error {
 	if err != nil {
 		return err
 	}
-	return r.validate()
+	if err := r.validate(); err != nil {
+		return err
+	}
+	return v.validateConfig()
+}
+
+// validateConfig reads the agent's config as the agent will: a node that cannot read its config keeps its taint.
+func (v *Values) validateConfig() error {
+	text, err := agentConfig(*v)
+	if err != nil {
+		return err
+	}
+	if _, err := agent.Parse([]byte(text)); err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	return nil
 }
 
 func (s Source) validate() error {

@@ -1,6 +1,7 @@
 package userdata_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -13,26 +14,28 @@ const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef01234567
 
 func TestParseRefuses(t *testing.T) {
 	cases := map[string]struct{ values, want string }{
-		"an unknown field":                    {"agents: {}", `unknown field "agents"`},
-		"a key that stands twice":             {"agent: {}\nagent: {}", "already set"},
-		"two sources":                         {"agent: {image: a, path: /b}", "exactly one of image, url and path"},
-		"an image with a space":               {"agent: {image: 'a b'}", "agent.image"},
-		"an image that would end a quote":     {`agent: {image: 'a"; reboot'}`, "agent.image"},
-		"a relative path":                     {"agent: {path: bin/agent}", "agent.path"},
-		"a path that climbs":                  {"agent: {path: /usr/../bin/agent}", "agent.path"},
-		"a url without checksum":              {"agent: {url: 'https://a.example/x'}", "agent.sha256"},
-		"a url that is not https":             {"agent: {url: 'http://a.example/x', sha256: {amd64: ab}}", "agent.url"},
-		"a checksum that is none":             {"agent: {url: 'https://a.example/x', sha256: {amd64: ab}}", "64 hex digits"},
-		"a checksum of no architecture":       {"agent: {url: 'https://a.example/x', sha256: {riscv: ab}}", "amd64 or arm64"},
-		"a checksum without a url":            {"agent: {image: a, sha256: {amd64: ab}}", "only a url"},
-		"one url for two architectures":       {"agent: {url: 'https://a.example/x', sha256: {amd64: " + digest[8:] + ", arm64: " + digest[8:] + "}}", "{arch}"},
-		"a provisioner that it does not know": {"provisioner: ASG", "want Karpenter or Other"},
-		"a cluster under Karpenter":           {"cluster: {name: a}", "Karpenter joins its nodes itself"},
-		"a cluster without endpoint":          {"provisioner: Other\ncluster: {name: a}", "apiServerEndpoint"},
-		"a label that stops kubelet":          {"provisioner: Other\nconfig: {register: {labels: {nodereadiness.k8s.io/enabled: 'true'}}}", "kubelet refuses to start"},
-		"a label value with a comma":          {"provisioner: Other\nconfig: {register: {labels: {example.com/a: 'b,c=d'}}}", "config.register.labels"},
-		"a taint with an odd effect":          {"provisioner: Other\nconfig: {register: {taints: [{key: a, effect: Never}]}}", "effect"},
-		"an unknown field in register":        {"config: {register: {taint: []}}", "unknown field"},
+		"an unknown field":                     {"agents: {}", `unknown field "agents"`},
+		"a key that stands twice":              {"agent: {}\nagent: {}", "already set"},
+		"two sources":                          {"agent: {image: a, path: /b}", "exactly one of image, url and path"},
+		"an image with a space":                {"agent: {image: 'a b'}", "agent.image"},
+		"an image that would end a quote":      {`agent: {image: 'a"; reboot'}`, "agent.image"},
+		"a relative path":                      {"agent: {path: bin/agent}", "agent.path"},
+		"a path that climbs":                   {"agent: {path: /usr/../bin/agent}", "agent.path"},
+		"a url without checksum":               {"agent: {url: 'https://a.example/x'}", "agent.sha256"},
+		"a url that is not https":              {"agent: {url: 'http://a.example/x', sha256: {amd64: ab}}", "agent.url"},
+		"a checksum that is none":              {"agent: {url: 'https://a.example/x', sha256: {amd64: ab}}", "64 hex digits"},
+		"a checksum of no architecture":        {"agent: {url: 'https://a.example/x', sha256: {riscv: ab}}", "amd64 or arm64"},
+		"a checksum without a url":             {"agent: {image: a, sha256: {amd64: ab}}", "only a url"},
+		"one url for two architectures":        {"agent: {url: 'https://a.example/x', sha256: {amd64: " + digest[8:] + ", arm64: " + digest[8:] + "}}", "{arch}"},
+		"a provisioner that it does not know":  {"provisioner: ASG", "want Karpenter or Other"},
+		"a cluster under Karpenter":            {"cluster: {name: a}", "Karpenter joins its nodes itself"},
+		"a cluster without endpoint":           {"provisioner: Other\ncluster: {name: a}", "apiServerEndpoint"},
+		"a label that stops kubelet":           {"provisioner: Other\nconfig: {register: {labels: {nodereadiness.k8s.io/enabled: 'true'}}}", "kubelet refuses to start"},
+		"a label value with a comma":           {"provisioner: Other\nconfig: {register: {labels: {example.com/a: 'b,c=d'}}}", "config.register.labels"},
+		"a taint with an odd effect":           {"provisioner: Other\nconfig: {register: {taints: [{key: a, effect: Never}]}}", "effect"},
+		"a field that the agent does not know": {"config: {image: []}", "config: "},
+		"a probe that the agent refuses":       {"config: {probes: [{name: a, type: dns}]}", "config: "},
+		"an unknown field in register":         {"config: {register: {taint: []}}", "unknown field"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -90,9 +93,8 @@ func TestRenderRefuses(t *testing.T) {
 	}{
 		"another operating system":      {"windows", "", "unknown operating system"},
 		"Bottlerocket without an image": {userdata.Bottlerocket, "agent: {path: /usr/bin/a}", "give agent.image"},
-		"a config that ends its part":   {userdata.AL2023, "config: {--HEADSTART: 1}", "ends a part"},
-		"more than EC2 takes":           {userdata.AL2023, "config: {images: [" + strings.Repeat("{image: registry.example/an/image/with/a/long/name:v1}, ", 300) + "]}", "EC2 takes 16384"},
-		"more than EC2 takes, as TOML":  {userdata.Bottlerocket, "config: {images: [" + strings.Repeat("{image: registry.example/an/image/with/a/long/name:v1}, ", 300) + "]}", "EC2 takes 16384"},
+		"more than EC2 takes":           {userdata.AL2023, manyImages(), "EC2 takes 16384"},
+		"more than EC2 takes, as TOML":  {userdata.Bottlerocket, manyImages(), "EC2 takes 16384"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -102,4 +104,14 @@ func TestRenderRefuses(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 		})
 	}
+}
+
+// manyImages is a config with more images than userData takes.
+func manyImages() string {
+	var out strings.Builder
+	out.WriteString("config:\n  images:\n")
+	for i := range 300 {
+		fmt.Fprintf(&out, "  - {image: 'registry.example/an/image/with/a/long/name-%d:v1'}\n", i)
+	}
+	return out.String()
 }
