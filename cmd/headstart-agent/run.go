@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"headstart.dev/agent"
+	"headstart.dev/bottlerocket"
 )
 
 // configFlags are the flags that say which config a command runs with. Those that repeat a field of it win over it.
@@ -58,7 +59,8 @@ func newRunCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Pre-pulls, probes and publishes until it is stopped",
 		Long: "run pulls the images of the config, probes what pods depend on, and publishes both as conditions of this node's\n" +
-			"Node. It works before the API server answers, keeps what it has, and publishes when it can.",
+			"Node. It works before the API server answers, keeps what it has, and publishes when it can. In a Bottlerocket host\n" +
+			"container it pulls the images of the container's user-data and switches the container off.",
 		Example: "  headstart-agent run --config /etc/headstart/agent.yaml\n" +
 			"  headstart-agent run --config agent.yaml --once --node-name node-1 --kubeconfig ~/.kube/config",
 		Args: cobra.NoArgs,
@@ -66,6 +68,9 @@ func newRunCommand() *cobra.Command {
 			log, err := newLogger(cmd.ErrOrStderr(), logLevel)
 			if err != nil {
 				return err
+			}
+			if inHostContainer(flags.config, bottlerocket.UserDataFile) {
+				return runHostContainer(cmd.Context(), bottlerocket.UserDataFile, bottlerocket.Client{}.Disable, log)
 			}
 			cfg, err := flags.load()
 			if err != nil {

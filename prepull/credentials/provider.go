@@ -11,11 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1"
 	credentialproviderv1 "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
+
+	"headstart.dev/bottlerocket"
 )
 
 // execTimeout is the kubelet's.
@@ -151,6 +154,7 @@ func (p *provider) exec(ctx context.Context, image string) (*credentialproviderv
 	defer cancel()
 	stdout, stderr := &limited{limit: maxAnswer}, &limited{limit: 1 << 10}
 	cmd := exec.CommandContext(ctx, p.path, p.args...)
+	intoHost(cmd)
 	cmd.WaitDelay = time.Second // a grandchild that keeps the pipe open must not hold the pull
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(request), stdout, stderr
 	cmd.Env = os.Environ()
@@ -189,4 +193,13 @@ func (l *limited) Write(p []byte) (int, error) {
 		l.Buffer.Write(p[:min(room, len(p))])
 	}
 	return len(p), nil
+}
+
+// intoHost runs a program of a Bottlerocket host inside of the host's own root, where the libraries are that it is linked
+// with: our image has none. A program of this root is left as it is.
+func intoHost(cmd *exec.Cmd) {
+	if inside, ok := strings.CutPrefix(cmd.Path, bottlerocket.RootFS+"/"); ok {
+		cmd.Path, cmd.Dir = "/"+inside, "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: bottlerocket.RootFS}
+	}
 }
