@@ -48,7 +48,11 @@ func candidates(spec *v1alpha1.PrepullPolicySpec, fromWorkloads []string, ranked
 	}
 	if spec.Learn != nil {
 		top := int(cmp.Or(spec.Learn.Top, 10))
-		for i, r := range ranked[:min(top, len(ranked))] {
+		ranked = ranked[:min(top, len(ranked))]
+		if spec.MaxBytes != nil {
+			ranked = learn.Fit(ranked)
+		}
+		for i, r := range ranked {
 			// Below all that somebody asked for, and in the order of the ranking on the node too.
 			add(r.Image, candidate{priority: -1001 - int32(i), source: v1alpha1.SourceLearned})
 		}

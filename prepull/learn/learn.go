@@ -5,6 +5,8 @@ package learn
 
 import (
 	"cmp"
+	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -16,6 +18,9 @@ const (
 	Slots = 28
 	// MaxImages is how many images are remembered; those that save least are forgotten first.
 	MaxImages = 512
+	// halfLife is after how many slots a start counts half: a day of a week. Without it the images of yesterday's
+	// releases, which nobody starts any more, would lead the ranking for days (test/bench/learn shows it).
+	halfLife = 4
 	// MaxName is the length over which a name is no image's.
 	MaxName = 512
 )
@@ -115,23 +120,27 @@ type Ranked struct {
 	Bytes int64
 	// Pull is how long the last pull took that somebody saw; 0 when nobody did.
 	Pull time.Duration
-	// Saved is what having the image on every node would have saved in the window: Pulls x Bytes. An image of unknown
-	// size is taken to be as large as the average one.
+	// Recent is Pulls with those of the present counting whole and older ones less and less.
+	Recent float64
+	// Saved is what having the image on every node saves: Recent x Bytes. An image of unknown size is taken to be as
+	// large as the average one.
 	Saved int64
 }
 
 // Rank returns all images with a start in the window that ends now, the one that saves most first, then by starts, then
 // by name.
 func (w *Window) Rank(now time.Time) []Ranked {
-	oldest := w.slot(now.Add(-w.span))
+	oldest, present := w.slot(now.Add(-w.span)), w.slot(now)
 	ranked := make([]Ranked, 0, len(w.images))
 	var known, sum int64
 	for name, r := range w.images {
 		one := Ranked{Image: name, Bytes: r.bytes, Pull: r.pull}
-		for slot, c := range r.counts {
-			if slot > oldest {
+		// In order of time: a sum of fractions depends on it, and a ranking must not.
+		for _, slot := range slices.Sorted(maps.Keys(r.counts)) {
+			if c := r.counts[slot]; slot > oldest {
 				one.Starts += c.starts
 				one.Pulls += c.pulls
+				one.Recent += float64(c.pulls) * math.Exp2(-float64(max(present-slot, 0))/halfLife)
 			}
 		}
 		if one.Starts == 0 {
@@ -148,12 +157,17 @@ func (w *Window) Rank(now time.Time) []Ranked {
 		average = sum / known
 	}
 	for i := range ranked {
-		ranked[i].Saved = ranked[i].Pulls * cmp.Or(ranked[i].Bytes, average)
+		ranked[i].Saved = int64(ranked[i].Recent * float64(cmp.Or(ranked[i].Bytes, average)))
 	}
 	slices.SortFunc(ranked, func(a, b Ranked) int {
 		return cmp.Or(cmp.Compare(b.Saved, a.Saved), cmp.Compare(b.Starts, a.Starts), cmp.Compare(a.Image, b.Image))
 	})
 	return ranked
+}
+
+// Fit orders images for a disk that cannot hold them all: those first that save most for the room that they take.
+func Fit(ranked []Ranked) []Ranked {
+	return slices.SortedStableFunc(slices.Values(ranked), func(a, b Ranked) int { return cmp.Compare(b.Recent, a.Recent) })
 }
 
 // forget drops slots that have left the window that ends now, and images beyond MaxImages.

@@ -43,11 +43,33 @@ func TestRankIsPullsTimesBytes(t *testing.T) {
 	w.Measured("never started", 9000*mib, 0)
 
 	require.Equal(t, []learn.Ranked{
-		{Image: "model", Starts: 3, Pulls: 3, Bytes: 8000 * mib, Pull: 2 * time.Minute, Saved: 24000 * mib},
-		{Image: "web", Starts: 50, Pulls: 40, Bytes: 300 * mib, Pull: 4 * time.Second, Saved: 12000 * mib},
-		{Image: "unknown", Starts: 2, Pulls: 2, Saved: 2 * (8320 * mib / 3)},
-		{Image: "sidecar", Starts: 1000, Pulls: 10, Bytes: 20 * mib, Pull: time.Second, Saved: 200 * mib},
+		{Image: "model", Starts: 3, Pulls: 3, Recent: 3, Bytes: 8000 * mib, Pull: 2 * time.Minute, Saved: 24000 * mib},
+		{Image: "web", Starts: 50, Pulls: 40, Recent: 40, Bytes: 300 * mib, Pull: 4 * time.Second, Saved: 12000 * mib},
+		{Image: "unknown", Starts: 2, Pulls: 2, Recent: 2, Saved: 2 * (8320 * mib / 3)},
+		{Image: "sidecar", Starts: 1000, Pulls: 10, Recent: 10, Bytes: 20 * mib, Pull: time.Second, Saved: 200 * mib},
 	}, w.Rank(monday))
+}
+
+func TestReplacedImageSinks(t *testing.T) {
+	w := learn.New(168 * time.Hour)
+	counted(w, "app:v1", monday, 100, 100)
+	w.Measured("app:v1", 100*mib, 0)
+	later := monday.Add(48 * time.Hour)
+	counted(w, "app:v2", later, 40, 40)
+	w.Measured("app:v2", 100*mib, 0)
+	require.Equal(t, []string{"app:v2", "app:v1"}, names(w.Rank(later)))
+	require.InDelta(t, 25, w.Rank(later)[1].Recent, 0.01, "half for each day")
+}
+
+func TestFitPrefersWhatSavesMostForItsRoom(t *testing.T) {
+	w := learn.New(168 * time.Hour)
+	counted(w, "huge", monday, 5, 5)
+	w.Measured("huge", 9000*mib, 0)
+	counted(w, "small", monday, 50, 50)
+	w.Measured("small", 100*mib, 0)
+	ranked := w.Rank(monday)
+	require.Equal(t, []string{"huge", "small"}, names(ranked))
+	require.Equal(t, []string{"small", "huge"}, names(learn.Fit(ranked)))
 }
 
 func TestWindowSlides(t *testing.T) {
@@ -78,7 +100,7 @@ func TestWindowStaysSmallUnderAFloodOfNames(t *testing.T) {
 		at := monday.Add(time.Duration(random.Int64N(int64(168 * time.Hour))))
 		counted(w, fmt.Sprintf("registry.example/flood-%d:%x", i, random.Uint64()), at, 1, 1)
 	}
-	now := w.Through()
+	now := monday.Add(84 * time.Hour)
 	require.Equal(t, "registry.example/important:v1", w.Rank(now)[0].Image)
 	data, err := w.Encode(now)
 	require.NoError(t, err)
