@@ -141,10 +141,7 @@ func (c *Controller) learn(s *starts, pod *corev1.Pod, list bool) {
 				continue
 			}
 			p.count(one, list && !one.at.After(p.window.Through()))
-			if due := p.rankDue(); c.rankAt.IsZero() || due.Before(c.rankAt) {
-				c.rankAt = due
-				c.nudge()
-			}
+			c.rankSoon(p.rankDue())
 		}
 	}
 }

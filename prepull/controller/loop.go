@@ -42,7 +42,10 @@ func (c *Controller) retarget(ctx context.Context) {
 	names := map[string]wanted{}
 	var refresh []string
 	for name, p := range c.byName {
-		p.rank(now)
+		p.size(c.lookups.get)
+		if p.rank(now); p.stale {
+			c.rankSoon(p.rankDue())
+		}
 		p.retarget(c.workloads)
 		arch := commonArch(c.fleet.match(p.selector))
 		for _, want := range p.wanted {
@@ -59,6 +62,14 @@ func (c *Controller) retarget(ctx context.Context) {
 	}
 	clear(c.refresh)
 	c.lookups.want(names, refresh)
+}
+
+// rankSoon asks for a ranking at the given time or earlier. The caller holds mu.
+func (c *Controller) rankSoon(at time.Time) {
+	if c.rankAt.IsZero() || at.Before(c.rankAt) {
+		c.rankAt = at
+		c.nudge()
+	}
 }
 
 // seed is what the status says of an image: a registry that is away when the controller starts must not lose it.

@@ -34,6 +34,8 @@ type memory struct {
 
 	ranking []learn.Ranked
 	ranked  time.Time
+	// stale says that something was counted since.
+	stale bool
 }
 
 func (p *policy) span() time.Duration {
@@ -54,7 +56,7 @@ func (p *policy) count(s start, before bool) {
 	}
 	if !before {
 		p.window.Count(learn.Start{Image: s.image, At: s.at, First: !here[s.image]})
-		p.unsaved = true
+		p.unsaved, p.stale = true, true
 	}
 	here[s.image] = true
 }
@@ -88,5 +90,22 @@ func (p *policy) rank(now time.Time) {
 		return float64(r.Saved)
 	}
 	slices.SortStableFunc(fresh, func(a, b learn.Ranked) int { return cmp.Compare(weight(b), weight(a)) })
-	p.ranking, p.ranked = fresh, now
+	p.ranking, p.ranked, p.stale = fresh, now, false
+}
+
+// size takes over the sizes of learned images that nobody saw pulled: they were looked up when they were prepulled.
+func (p *policy) size(know func(string) lookup) {
+	if p.window == nil {
+		return
+	}
+	for _, r := range p.ranking {
+		if r.Bytes > 0 {
+			continue
+		}
+		var sum int64
+		for _, layer := range know(r.Image).image.Layers {
+			sum += max(layer.Bytes, 0)
+		}
+		p.window.Measured(r.Image, sum, 0)
+	}
 }

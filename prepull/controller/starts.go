@@ -52,7 +52,9 @@ func stripContainers(specs []corev1.Container, statuses []corev1.ContainerStatus
 	for i := range specs {
 		if started[specs[i].Name] {
 			keep = append(keep, corev1.Container{Name: specs[i].Name, Image: specs[i].Image})
-			states = append(states, corev1.ContainerStatus{Name: specs[i].Name})
+			// Stripped again, it is still one that has started.
+			state := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+			states = append(states, corev1.ContainerStatus{Name: specs[i].Name, State: state})
 		}
 	}
 	return keep, states

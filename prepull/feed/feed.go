@@ -14,7 +14,8 @@ import (
 
 // Handler takes objects of one kind. Its functions are called one at a time, and must not block for long.
 type Handler[T runtime.Object] struct {
-	// Strip, when set, drops what nobody reads, as soon as an object has come off the wire.
+	// Strip, when set, drops what nobody reads, as soon as an object has come off the wire. It may be given what it has
+	// stripped before.
 	Strip func(T) T
 	// Replace takes all objects there are: at the start, and again after a watch was lost. Required.
 	Replace func([]T)

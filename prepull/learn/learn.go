@@ -40,6 +40,8 @@ type Window struct {
 	span    time.Duration
 	images  map[string]*record
 	through time.Time
+	// early are measures of images that no pod has started yet: a pull comes before the start.
+	early map[string]record
 }
 
 type record struct {
@@ -52,7 +54,7 @@ type count struct{ starts, pulls int64 }
 
 // New returns an empty window of the given length, at least a minute.
 func New(span time.Duration) *Window {
-	return &Window{span: max(span, time.Minute), images: map[string]*record{}}
+	return &Window{span: max(span, time.Minute), images: map[string]*record{}, early: map[string]record{}}
 }
 
 // Span is the length of the window.
@@ -84,10 +86,16 @@ func (w *Window) Count(s Start) {
 }
 
 // Measured tells how large an image is and, where somebody saw it pulled, how long that took. Zero values change
-// nothing, and an image that no pod has started is not remembered.
+// nothing. Of an image that no pod has started it is remembered for a while, but not stored.
 func (w *Window) Measured(image string, bytes int64, pull time.Duration) {
 	r := w.images[image]
 	if r == nil {
+		if len(w.early) >= MaxImages {
+			clear(w.early)
+		}
+		if image != "" && len(image) <= MaxName {
+			w.early[image] = record{bytes: max(bytes, 0), pull: max(pull, 0)}
+		}
 		return
 	}
 	if bytes > 0 {
@@ -101,7 +109,9 @@ func (w *Window) Measured(image string, bytes int64, pull time.Duration) {
 func (w *Window) record(image string) *record {
 	r := w.images[image]
 	if r == nil {
-		r = &record{counts: map[int64]count{}}
+		seen := w.early[image]
+		delete(w.early, image)
+		r = &record{bytes: seen.bytes, pull: seen.pull, counts: map[int64]count{}}
 		w.images[image] = r
 	}
 	return r

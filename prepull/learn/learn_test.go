@@ -50,6 +50,17 @@ func TestRankIsPullsTimesBytes(t *testing.T) {
 	}, w.Rank(monday))
 }
 
+func TestPullComesBeforeTheStart(t *testing.T) {
+	w := learn.New(168 * time.Hour)
+	for i := range 5000 {
+		w.Measured(fmt.Sprintf("never-started-%d", i), mib, 0)
+	}
+	w.Measured("late", 9*mib, 0)
+	counted(w, "late", monday, 1, 1)
+	require.Equal(t, int64(9*mib), w.Rank(monday)[0].Bytes)
+	require.Equal(t, []string{"late"}, names(w.Rank(monday)))
+}
+
 func TestReplacedImageSinks(t *testing.T) {
 	w := learn.New(168 * time.Hour)
 	counted(w, "app:v1", monday, 100, 100)
