@@ -213,7 +213,8 @@ type WarmPoolStatus struct {
 	// observedGeneration is the generation of the spec that this status is of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Ready (the backend holds what is desired), Limited (max or budget cut it), Invalid.
+	// conditions: Accepted (the spec can be followed), Ready (the backend holds what is desired), Limited (max or budget
+	// cut it).
 	// +listType=map
 	// +listMapKey=type
 	// +optional
@@ -224,7 +225,7 @@ type WarmPoolStatus struct {
 	Ready int32 `json:"ready"`
 	// readyWarm counts those on nodes where spec.warm holds.
 	ReadyWarm int32 `json:"readyWarm"`
-	// consumed counts replicas that workloads have taken since the pool was made.
+	// consumed counts replicas that workloads have taken since the pool was made, by preemption: backend PausePods only.
 	Consumed int64 `json:"consumed"`
 	// refillP95 is the 95th percentile of the time from a replica taken to the next one ready.
 	// +optional
@@ -252,7 +253,8 @@ type WarmPoolStatus struct {
 // WarmPoolSaving is measured, not assumed: waits are counted only for pods that really took a replica, at the
 // difference of the cold and warm starts that were seen.
 type WarmPoolSaving struct {
-	// coldStart is the median time from a pod's creation to running where a new node had to be bought.
+	// coldStart is the median time from a pod's creation to running where a new node had to be bought: of the workload's
+	// pods, or of the pool's replicas while none of those had to wait.
 	// +optional
 	ColdStart *metav1.Duration `json:"coldStart,omitempty"`
 	// warmStart is the median time from a pod's creation to running where a replica made room.
@@ -261,7 +263,8 @@ type WarmPoolSaving struct {
 	// waitAvoided is consumed x (coldStart - warmStart).
 	// +optional
 	WaitAvoided *metav1.Duration `json:"waitAvoided,omitempty"`
-	// cost is what the pool has cost since it was made.
+	// cost is what the pool has cost from its making to its last change of size; the metric headstart_warmpool_cost_total
+	// has it up to now.
 	// +optional
 	Cost string `json:"cost,omitempty"`
 	// costPerSecond is cost over waitAvoided: the price of a second that nobody waited.

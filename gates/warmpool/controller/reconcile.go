@@ -46,8 +46,9 @@ type reconciler struct {
 	written map[types.NamespacedName]*written
 }
 
-// written is what was last written for a pool. Only the one worker that has the pool in hand touches its fields.
+// written is what was last written for a pool.
 type written struct {
+	mu         sync.Mutex // held by the one that has the pool in hand; guards all below but uid
 	uid        types.UID
 	generation int64 // that the model's pool was made from
 	statusAt   time.Time
@@ -92,6 +93,8 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (ctrl
 
 func (r *reconciler) reconcile(ctx context.Context, wp *v1alpha1.WarmPool) (ctrl.Result, error) {
 	w := r.writtenOf(wp)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	out := outcome{limit: warmpool.LimitNone}
 	shape, err := r.prepare(ctx, wp, w, &out)
 	var lacks *unavailableError

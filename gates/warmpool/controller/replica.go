@@ -83,9 +83,15 @@ func (p *pool) counts(m *model) counts {
 	return p.replicaCounts()
 }
 
+// coldStart is the median time that a pod waits which needs a new node: measured on the workload's own pods, or, while
+// none of them had to, on the pool's replicas, which come to their nodes the same way.
+func (p *pool) coldStart() time.Duration {
+	return p.coldStarts.Quantile(0.5, p.leads.Quantile(0.5, 0))
+}
+
 // waitAvoided is what the taken replicas spared their takers, as far as both starts were measured.
 func (p *pool) waitAvoided() time.Duration {
-	cold, warm := p.coldStarts.Quantile(0.5, 0), p.warmStarts.Quantile(0.5, 0)
+	cold, warm := p.coldStart(), p.warmStarts.Quantile(0.5, 0)
 	if cold == 0 || warm == 0 {
 		return 0
 	}

@@ -70,7 +70,10 @@ func (r *reconciler) fill(s *v1alpha1.WarmPoolStatus, p *pool, out outcome) {
 }
 
 func saving(p *pool) *v1alpha1.WarmPoolSaving {
-	out := &v1alpha1.WarmPoolSaving{ColdStart: measured(&p.coldStarts, 0.5), WarmStart: measured(&p.warmStarts, 0.5)}
+	out := &v1alpha1.WarmPoolSaving{WarmStart: measured(&p.warmStarts, 0.5)}
+	if cold := p.coldStart(); cold > 0 {
+		out.ColdStart = &metav1.Duration{Duration: cold.Round(10 * time.Millisecond)}
+	}
 	if p.sizer.Config().CostPerReplicaHour > 0 {
 		out.Cost = decimal(p.cost.Sum)
 	}

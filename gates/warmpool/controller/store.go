@@ -181,18 +181,20 @@ func (r *reconciler) Start(ctx context.Context) error {
 		if w == nil || w.uid != wp.UID {
 			continue
 		}
-		if err := r.flush(ctx, wp, w.stateKey); err != nil {
+		if err := r.flush(ctx, wp, w); err != nil {
 			r.log.Info("the state of a warm pool is not kept", "warmPool", klog.KObj(wp), "reason", err.Error())
 		}
 	}
 	return nil
 }
 
-func (r *reconciler) flush(ctx context.Context, wp *v1alpha1.WarmPool, kept string) error {
+func (r *reconciler) flush(ctx context.Context, wp *v1alpha1.WarmPool, w *written) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var s state
 	var key string
 	var err error
-	if !r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) { s, key, err = p.state(wp.UID) }) || err != nil || key == kept {
+	if !r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) { s, key, err = p.state(wp.UID) }) || err != nil || key == w.stateKey {
 		return err
 	}
 	return save(ctx, r.client, wp, s)

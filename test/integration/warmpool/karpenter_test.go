@@ -169,7 +169,10 @@ func TestKarpenterPool(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, took, bootTime)
 
-	wp := warmPool(t, c, ns, func(s *v1alpha1.WarmPoolSpec) { s.Min = 6 })
+	wp := warmPool(t, c, ns, func(s *v1alpha1.WarmPoolSpec) {
+		s.Min = 6
+		s.Budget = &v1alpha1.WarmPoolBudget{CostPerReplicaHour: "0.15"}
+	})
 	eventually(t, c, wp, "the pool is filled by Karpenter", ready(6))
 	before = nodeNames(t, c)
 	workload(t, c, ns, "burst", 4, nil)
@@ -181,6 +184,11 @@ func TestKarpenterPool(t *testing.T) {
 	// Some of the burst may have found room beside the replicas.
 	got := eventually(t, c, wp, "refilled", func(wp *v1alpha1.WarmPool) bool { return wp.Status.Consumed > 0 && ready(6)(wp) })
 	require.LessOrEqual(t, got.Status.Consumed, int64(4), "each pod takes one replica at most")
+	got = eventually(t, c, wp, "the saving is measured", func(wp *v1alpha1.WarmPool) bool {
+		return wp.Status.Saving != nil && wp.Status.Saving.WaitAvoided != nil
+	})
+	require.Greater(t, got.Status.Saving.ColdStart.Duration, got.Status.Saving.WarmStart.Duration)
+	t.Logf("cold start %v, warm start %v, wait avoided %v", got.Status.Saving.ColdStart.Duration, got.Status.Saving.WarmStart.Duration, got.Status.Saving.WaitAvoided.Duration)
 	t.Logf("%d replicas were consumed; refill p95 %v, lead p95 %v", got.Status.Consumed, got.Status.RefillP95.Duration, got.Status.LeadP95.Duration)
 
 	buffered := warmPoolNamed(t, c, ns, "buffered", func(s *v1alpha1.WarmPoolSpec) { s.Backend, s.Min = v1alpha1.BackendCapacityBuffer, 1 })
