@@ -31,6 +31,7 @@ spec:
 
 // The two backends without pods of their own, served by Karpenter with its feature gates on.
 func TestKarpenterBackends(t *testing.T) {
+	t.Parallel() // with the other test that has a cluster of its own
 	c, ns := karpenterWorld(t, "StaticCapacity=true,CapacityBuffer=true")
 	create(t, c, fmt.Sprintf(staticNodePool, ns+"-static"))
 	create(t, c, fmt.Sprintf(nodePoolManifest, "fast", ns, shortConsolidateAfter))

@@ -150,6 +150,7 @@ func nodeNames(t testing.TB, c client.Client) map[string]bool {
 // A burst without a pool waits for nodes, one onto a warm pool does not; the pool refills once; an idle pool makes no
 // node come or go; a pool that shrinks gives whole nodes back.
 func TestKarpenterPool(t *testing.T) {
+	t.Parallel() // with the other test that has a cluster of its own
 	c, ns := karpenterWorld(t, "")
 	soak, consolidateAfter := shortSoak, shortConsolidateAfter
 	if text := os.Getenv(soakVariable); text != "" {
