@@ -108,21 +108,7 @@ func (d *Decision) ignores(f *Facts) bool {
 // hold decides between holding and timing out.
 func (d *Decision) hold(f *Facts, now time.Time) {
 	d.State = StateHeld
-	d.Since = f.Node.CreationTimestamp.Time
-	if d.existing {
-		d.Since = d.Rule.Created
-	}
-	switch {
-	case d.hasEntry && d.entry.State == EntryHeld:
-		if at := d.entry.at(); at.After(d.Since) && (d.entry.Rearmed || d.Rule.Continuous || d.existing) {
-			d.Since = at
-		}
-	case d.rearmed, d.hasEntry && d.entry.State == EntryDone:
-		d.Since = now
-	case !d.hasEntry && (d.Rule.Continuous || d.existing) && findTaint(f.Node.Spec.Taints, &d.Rule.Taint) == nil:
-		// The hold begins with the write to come, however old the node is.
-		d.Since = now
-	}
+	d.Since = d.since(f, now)
 	if d.Rule.Timeout <= 0 {
 		return
 	}
@@ -142,4 +128,26 @@ func (d *Decision) hold(f *Facts, now time.Time) {
 	default:
 		d.State = StateTimedOut
 	}
+}
+
+// since is when the hold began: at the node's registration, or at the rule's creation where that came later, unless the
+// hold is a later one.
+func (d *Decision) since(f *Facts, now time.Time) time.Time {
+	begin := f.Node.CreationTimestamp.Time
+	if d.existing {
+		begin = d.Rule.Created
+	}
+	later := d.Rule.Continuous || d.existing
+	switch {
+	case d.hasEntry && d.entry.State == EntryHeld:
+		if at := d.entry.at(); at.After(begin) && (d.entry.Rearmed || later) {
+			return at
+		}
+	case d.rearmed, d.hasEntry && d.entry.State == EntryDone:
+		return now
+	case !d.hasEntry && later && findTaint(f.Node.Spec.Taints, &d.Rule.Taint) == nil:
+		// The hold begins with the write to come, however old the node is.
+		return now
+	}
+	return begin
 }

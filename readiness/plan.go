@@ -115,15 +115,7 @@ func (p *planner) taints() {
 		}
 		out = append(out, have[i])
 	}
-	for d := range p.enforced {
-		if d.State != StateHeld || findTaint(out, &d.Rule.Taint) != nil || (frozen && !d.rearmed) {
-			continue
-		}
-		out = append(out, d.Rule.Taint)
-		p.added = true
-		p.change.Rehold = p.change.Rehold || (d.hasEntry && d.entry.State != "")
-		p.transition(d)
-	}
+	out = p.hold(out, frozen)
 	if p.removed {
 		p.released(out)
 	}
@@ -134,6 +126,21 @@ func (p *planner) taints() {
 			p.change.Urgency = UrgencyRelease
 		}
 	}
+}
+
+// hold adds the taints that are missing. A node that Karpenter reboots is only held again, so that no window opens
+// between Karpenter's fence and ours.
+func (p *planner) hold(out []corev1.Taint, frozen bool) []corev1.Taint {
+	for d := range p.enforced {
+		if d.State != StateHeld || findTaint(out, &d.Rule.Taint) != nil || (frozen && !d.rearmed) {
+			continue
+		}
+		out = append(out, d.Rule.Taint)
+		p.added = true
+		p.change.Rehold = p.change.Rehold || (d.hasEntry && d.entry.State != "")
+		p.transition(d)
+	}
+	return out
 }
 
 // released notes the rules whose taint goes with this change.
@@ -244,10 +251,7 @@ func (p *planner) entry(d *Decision) (e Entry, must bool) {
 		must = !d.hasEntry || d.entry.State != EntryTimedOut
 	case StateReleased:
 		e.State, e.Rearmed = EntryDone, false
-		must = !d.Rule.Continuous && !d.existing && !d.hasEntry
-		if d.hasEntry && (d.entry.State == EntryHeld || d.entry.State == EntryTimedOut) {
-			must = true
-		}
+		must = d.unrecorded()
 	case StateUnbound, StateIgnored:
 		return Entry{}, false
 	}
@@ -258,6 +262,15 @@ func (p *planner) entry(d *Decision) (e Entry, must bool) {
 		e.Boot = cmp.Or(d.entry.Boot, e.Boot)
 	}
 	return e, must
+}
+
+// unrecorded says whether a completion must be written down: without it, a bootstrap would begin again with the next loss,
+// and a rule that waited would seem to wait still.
+func (d *Decision) unrecorded() bool {
+	if !d.hasEntry {
+		return !d.Rule.Continuous && !d.existing
+	}
+	return d.entry.State == EntryHeld || d.entry.State == EntryTimedOut
 }
 
 // ownLabels are the readyLabels of which the record says, or shall say, that the controller put them there.

@@ -39,7 +39,7 @@ func newRootCommand() *cobra.Command {
 		Long: "headstart-controller carries out NodeReadinessRules (startup taints), GatePolicies (scheduling gates) and WarmPools.\n" +
 			"Run two replicas: one leads, the other is warm and takes over without a wait.",
 		Example: "  headstart-controller --kubeconfig ~/.kube/config --leader-elect=false\n" +
-			"  headstart-controller --rules=native,guide,upstream",
+			"  headstart-controller --rules=native,guide",
 		Args:          usageArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,

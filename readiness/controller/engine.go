@@ -89,7 +89,7 @@ func (e *Engine) ObserveNode(in *corev1.Node) {
 	e.observe(in)
 }
 
-func (e *Engine) observe(in *corev1.Node) *node {
+func (e *Engine) observe(in *corev1.Node) {
 	n := e.nodes[in.Name]
 	if n == nil {
 		n = &node{name: in.Name, states: map[types.UID]ruleState{}, wakeIndex: -1}
@@ -101,7 +101,6 @@ func (e *Engine) observe(in *corev1.Node) *node {
 	}
 	n.observe(in, e.now())
 	e.decide(n)
-	return n
 }
 
 // ForgetNode drops a Node that was deleted.
@@ -131,6 +130,10 @@ func (e *Engine) ReplaceNodes(list []*corev1.Node) {
 	there := make(map[string]bool, len(list))
 	for _, in := range list {
 		there[in.Name] = true
+		if n := e.nodes[in.Name]; n != nil {
+			// A list is the truth even where versions went back: an etcd that was restored.
+			n.version, n.wrote = 0, 0
+		}
 		e.observe(in)
 	}
 	for name := range e.nodes {

@@ -3,6 +3,7 @@ package controller
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -114,9 +115,7 @@ func applied(node *corev1.Node, c *readiness.Change) *corev1.Node {
 
 func withKey(in map[string]string, key, value string) map[string]string {
 	out := make(map[string]string, len(in)+1)
-	for k, v := range in {
-		out[k] = v
-	}
+	maps.Copy(out, in)
 	out[key] = value
 	return out
 }

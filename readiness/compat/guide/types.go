@@ -21,7 +21,7 @@ type NodeReadinessRule v1alpha1.NodeReadinessRule
 // NodeReadinessRuleList is a list of rules.
 type NodeReadinessRuleList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
+	metav1.ListMeta `json:"metadata"`
 
 	Items []NodeReadinessRule `json:"items"`
 }

@@ -35,7 +35,7 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 	if err != nil {
 		return nil, err
 	}
-	var logs io.Writer = io.Discard
+	logs := io.Discard
 	if b.settings.logs != "" {
 		f, err := os.Create(filepath.Join(b.settings.logs, fmt.Sprintf("%d-%d-%s.log", b.nodes, b.rules, phase)))
 		if err != nil {
@@ -43,7 +43,7 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 		}
 		logs = f
 	}
-	cmd := exec.Command(b.settings.controller, //nolint:noctx // stopped by stop, also when ctx is over
+	cmd := exec.Command(b.settings.controller, //nolint:noctx,gosec // stopped by stop, also when ctx is over; the caller names the binary
 		"--kubeconfig", b.plane.Kubeconfig("headstart-bench", "system:masters"), "--leader-elect=false",
 		"--metrics-bind-address=0", "--health-probe-bind-address="+address)
 	cmd.Stdout, cmd.Stderr = logs, logs

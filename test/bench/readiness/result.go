@@ -39,7 +39,7 @@ const (
 // print shows the figures with their bars and says whether all were met.
 func (r *result) print(w io.Writer) bool {
 	n := float64(r.nodes)
-	patches := (float64(r.requests["nodes"])) / n
+	patches := float64(r.requests["nodes"]) / n
 	var others int
 	for resource, count := range r.requests {
 		if resource != "nodes" && resource != "nodes/status" {

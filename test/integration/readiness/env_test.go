@@ -173,7 +173,13 @@ func tainted(key string) func(*corev1.Node) {
 // report patches a condition of the Node, as its agent would.
 func (e *env) report(node, condition string, status corev1.ConditionStatus) {
 	e.t.Helper()
-	now := time.Now().UTC().Format(time.RFC3339)
+	e.reportAt(node, condition, status, time.Now())
+}
+
+// reportAt reports with the node's own idea of the time.
+func (e *env) reportAt(node, condition string, status corev1.ConditionStatus, at time.Time) {
+	e.t.Helper()
+	now := at.UTC().Format(time.RFC3339)
 	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":%q,"reason":"Test","message":"","lastHeartbeatTime":%q,"lastTransitionTime":%q}]}}`, condition, status, now, now)
 	target := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
 	require.NoError(e.t, e.Status().Patch(e.t.Context(), target, client.RawPatch(types.StrategicMergePatchType, []byte(patch))))

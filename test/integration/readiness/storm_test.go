@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -30,7 +31,7 @@ func TestAnotherWriterReplacesTheWholeArray(t *testing.T) {
 	defer stop()
 	go func() {
 		for i := 0; ctx.Err() == nil && i < 40; i++ {
-			e.setTaints(node.Name, ours, foreign)
+			e.setTaints(node.Name, ours, foreign) //nolint:contextcheck // the test's own context
 		}
 		stop()
 	}()
@@ -198,4 +199,61 @@ func TestLeaderStoppedInTheMiddleOfAWave(t *testing.T) {
 		e.eventuallyTainted(n, taintKey(rule), false)
 	}
 	require.Less(t, time.Since(begin), 12*time.Second, "the lease was given back, not waited for")
+}
+
+// TestAPIServerAway stops the API server under the controller, which needs no restart of its own.
+func TestAPIServerAway(t *testing.T) {
+	e := newEnv(t)
+	rule := e.rule()
+	e.startController()
+	node := e.node()
+	e.eventuallyTainted(node.Name, taintKey(rule), true)
+	require.NoError(t, plane.StopAPIServer())
+	require.NoError(t, plane.StartAPIServer(t.Context()))
+	e.report(node.Name, testCondition, corev1.ConditionTrue)
+	e.eventuallyTainted(node.Name, taintKey(rule), false)
+}
+
+// TestSlowAPIServer answers every write only after a while: writes to other nodes go on meanwhile.
+func TestSlowAPIServer(t *testing.T) {
+	e := newEnv(t)
+	rule := e.rule()
+	e.startController(onRequest(func(r *http.Request) {
+		if r.Method == http.MethodPatch {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+	}))
+	var nodes []string
+	for range 32 {
+		nodes = append(nodes, e.node(tainted(taintKey(rule))).Name)
+	}
+	for _, n := range nodes {
+		e.report(n, testCondition, corev1.ConditionTrue)
+	}
+	for _, n := range nodes {
+		e.eventuallyTainted(n, taintKey(rule), false)
+	}
+}
+
+// TestNodesClockIsAnHourOff reports with timestamps of a clock that is wrong, under a rule that asks for fresh reports.
+func TestNodesClockIsAnHourOff(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"behind": -time.Hour, "ahead": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			rule := e.rule(func(r *v1alpha1.NodeReadinessRule) {
+				r.Spec.Mode = v1alpha1.ModeContinuous
+				r.Spec.Conditions[0].MaxAge = &metav1.Duration{Duration: 3 * time.Second}
+			})
+			e.startController()
+			node := e.node(tainted(taintKey(rule)))
+			e.reportAt(node.Name, testCondition, corev1.ConditionTrue, time.Now().Add(skew))
+			e.eventuallyTainted(node.Name, taintKey(rule), false)
+			e.eventuallyTainted(node.Name, taintKey(rule), true)
+			e.reportAt(node.Name, testCondition, corev1.ConditionTrue, time.Now().Add(skew))
+			e.eventuallyTainted(node.Name, taintKey(rule), false)
+		})
+	}
 }
