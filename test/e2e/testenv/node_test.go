@@ -21,8 +21,8 @@ const (
 	podPeriod  = 50 * time.Millisecond
 )
 
-// runPod creates a pod on a node and returns when it runs.
-func runPod(t *testing.T, client kubernetes.Interface, node, image string) {
+// runPod creates a pod on a node and returns its name when it runs.
+func runPod(t *testing.T, client kubernetes.Interface, node, image string) string {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "p-", Namespace: "default"},
@@ -47,6 +47,7 @@ func runPod(t *testing.T, client kubernetes.Interface, node, image string) {
 		pod, err = client.CoreV1().Pods("default").Get(ctx, pod.Name, metav1.GetOptions{})
 		require.NoError(t, err)
 	}
+	return pod.Name
 }
 
 // nodeReady is the status of a node's Ready condition.
@@ -121,7 +122,9 @@ func TestNode(t *testing.T) {
 
 			require.NoError(t, ctd.WriteCNI())
 			require.NoError(t, node.WaitReady(t.Context()))
-			runPod(t, admin, node.Name(), ref)
+			pod := runPod(t, admin, node.Name(), ref)
+			_, err = admin.CoreV1().Pods("default").GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(t.Context())
+			require.NoError(t, err, "the API server must reach the kubelet")
 
 			require.NoError(t, node.KillKubelet())
 			require.NoError(t, node.RestartKubelet(t.Context()))
