@@ -2,9 +2,6 @@ package containerd
 
 import (
 	"context"
-	"strings"
-
-	"github.com/containerd/platforms"
 
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd/internal/registry"
@@ -48,21 +45,4 @@ type pull struct {
 	source   string // normalised, as it is fetched
 	resolved *registry.Image
 	progress *progress
-}
-
-// resolve asks the registry what the name stands for.
-func (p *pull) resolve(ctx context.Context) error {
-	source := p.source
-	if p.image.AtDigest != "" {
-		// Of name:tag@digest the digest is fetched; name:tag stays the name of the record.
-		name, _, _ := strings.Cut(source, "@")
-		source = name + "@" + p.image.AtDigest
-	}
-	var err error
-	p.resolved, err = p.node.registry.Resolve(ctx, source, platforms.Default())
-	if err != nil {
-		return err
-	}
-	p.progress.resolved(p.resolved.Target.Digest.String(), p.resolved.TotalBytes())
-	return nil
 }

@@ -193,6 +193,27 @@ func TestFreeSpaceFloor(t *testing.T) {
 	require.Equal(t, prepull.StateWarm, status.State, status.Error)
 }
 
+// TestRegistryIsDown takes an image that is complete on the node as warm when nobody can be asked, and only such a one.
+func TestRegistryIsDown(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
+	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+	_, ref := push(t, reg, "down", mib)
+	first := pull(t, newStore(t, ctd, nil), prepull.Image{Ref: ref})
+	require.Equal(t, prepull.StateWarm, first.State, first.Error)
+	byDigest := strings.TrimSuffix(ref, ":v1") + "@" + first.Digest
+	reg.Proxy.ResetCounts()
+	require.Equal(t, prepull.StateWarm, pull(t, newStore(t, ctd, nil), prepull.Image{Ref: byDigest}).State)
+	require.Zero(t, reg.Proxy.Manifest(first.Digest).Requests, "a digest needs no question")
+
+	t.Cleanup(reg.Proxy.Inject(faultproxy.Fault{Status: http.StatusNotFound}))
+	again := pull(t, newStore(t, ctd, nil), prepull.Image{Ref: ref, Pin: true})
+	require.Equal(t, prepull.StateWarm, again.State, again.Error)
+	require.Equal(t, first.Digest, again.Digest)
+	require.Empty(t, again.Engine)
+	require.Contains(t, stateOf(t, ctd, ref).Records[ref], "pinned=pinned")
+	require.Equal(t, prepull.StateFailed, pull(t, newStore(t, ctd, nil), prepull.Image{Ref: reg.Image("never:v1")}).State)
+}
+
 // TestPins are on all three records, with owner and expiry, are renewed, and are given up when nobody wants the image.
 func TestPins(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
