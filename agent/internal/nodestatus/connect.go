@@ -34,6 +34,9 @@ const maxPatchesPerSecond = 20
 // missingDelay is how soon a kubeconfig that was not there is looked for again: the kubelet makes it during the boot.
 const missingDelay = 250 * time.Millisecond
 
+// missingTime is for how long; what is not there by then may never come.
+const missingTime = 10 * time.Minute
+
 // Identity is who the agent is to the API server.
 type Identity string
 
@@ -200,7 +203,7 @@ func mayImpersonate(ctx context.Context, config *rest.Config, name string) (bool
 // connected is told of every connection, with a context that ends with it.
 func (p *Publisher) Serve(ctx context.Context, target Target, connected func(context.Context, Connected)) {
 	var retry backoff
-	logged := ""
+	logged, begun := "", time.Now()
 	for {
 		c, err := Connect(ctx, target)
 		if err == nil {
@@ -221,7 +224,7 @@ func (p *Publisher) Serve(ctx context.Context, target Target, connected func(con
 			p.log.Info("not publishing yet, goes on trying", "cause", err.Error())
 			logged = err.Error()
 		}
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotConfigured) {
+		if time.Since(begun) < missingTime && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotConfigured)) {
 			retry.delay = missingDelay / 2
 		}
 		if !retry.wait(ctx) {

@@ -2,6 +2,7 @@ package nodestatus
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -57,12 +58,16 @@ func (p *Publisher) Run(ctx context.Context, node Node) error {
 	ctx, cancel := context.WithCancel(ctx)
 	events := make(chan *corev1.Node)
 	watched := make(chan error, 1)
-	go func() { watched <- p.watch(ctx, node, events) }()
+	go func() {
+		defer close(watched)
+		watched <- p.watch(ctx, node, events)
+	}()
 	s := session{Publisher: p, node: node}
 	err := s.run(ctx, events, watched)
 	cancel()
-	if err == nil {
-		return <-watched
+	// Its last words may have been read already: what counts is that it has ended.
+	for last := range watched {
+		err = errors.Join(err, last)
 	}
 	return err
 }

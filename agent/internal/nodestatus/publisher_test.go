@@ -29,6 +29,7 @@ type server struct {
 	version int
 	streams []*watch.FakeWatcher
 	fail    error
+	slow    time.Duration // of a patch, whose context ends unheard
 	patches int
 	at      []time.Time
 }
@@ -54,6 +55,7 @@ func (s *server) Watch(ctx context.Context, _ string) (watch.Interface, error) {
 }
 
 func (s *server) PatchStatus(_ context.Context, patch []byte) (*corev1.Node, error) {
+	<-time.After(s.slow)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
@@ -91,9 +93,11 @@ func (s *server) store(node *corev1.Node) {
 	}
 	s.node = node
 	for _, stream := range s.streams {
-		if node == nil {
+		switch {
+		case stream.IsStopped():
+		case node == nil:
 			stream.Delete(&corev1.Node{})
-		} else {
+		default:
 			stream.Modify(node.DeepCopy())
 		}
 	}
@@ -217,6 +221,7 @@ func TestTenMinutesWithoutAServerEndInOnePatchOfTheNewest(t *testing.T) {
 			pass(time.Second)
 		}
 		src.set(corev1.ConditionTrue)
+		p.Notify()
 		s.setFail(nil)
 		pass(lastDelay + burst)
 		node, patches := s.state()
@@ -286,6 +291,22 @@ func TestAConditionThatIsGivenUpIsRemoved(t *testing.T) {
 		require.Equal(t, 2, patches)
 		require.NotNil(t, find(node, "Ready"))
 	})
+}
+
+func TestTheEndIsAnEndWhoeverSeesItFirst(t *testing.T) {
+	// Publisher and watch both end with ctx; which of them the publisher hears of first is a coin's toss.
+	for range 30 {
+		synctest.Test(t, func(t *testing.T) {
+			s, src := &server{node: newNode("1"), version: 1, slow: time.Minute}, &source{}
+			src.set(corev1.ConditionTrue)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- New(src, logr.Discard(), func(error) {}).Run(ctx, s) }()
+			pass(time.Second) // inside the patch
+			cancel()
+			require.NoError(t, <-done)
+		})
+	}
 }
 
 func TestUnauthorizedEndsTheConnection(t *testing.T) {
