@@ -3,44 +3,54 @@ module headstart.dev
 go 1.26.6
 
 require (
-	github.com/NVIDIA/go-nvml v0.13.4-1
-	github.com/container-storage-interface/spec v1.13.0
-	github.com/containerd/containerd/v2 v2.4.2
-	github.com/containerd/errdefs v1.0.0
-	github.com/containernetworking/cni v1.3.1
-	github.com/coreos/go-systemd/v22 v22.7.0
-	github.com/distribution/reference v0.6.0
-	github.com/fsnotify/fsnotify v1.10.1
-	github.com/go-logr/logr v1.4.4
-	github.com/godbus/dbus/v5 v5.1.0
-	github.com/google/cel-go v0.29.2
-	github.com/google/go-cmp v0.7.0
-	github.com/google/go-containerregistry v0.22.1
-	github.com/klauspost/compress v1.20.3
-	github.com/opencontainers/go-digest v1.0.0
-	github.com/opencontainers/image-spec v1.1.1
-	github.com/pelletier/go-toml/v2 v2.4.3
-	github.com/prometheus/client_golang v1.25.0
-	github.com/robfig/cron/v3 v3.0.1
-	github.com/schollz/progressbar/v3 v3.19.1
-	github.com/spf13/cobra v1.10.2
-	github.com/stretchr/testify v1.12.1
-	github.com/vishvananda/netlink v1.3.1
-	go.uber.org/goleak v1.3.0
-	golang.org/x/sync v0.24.0
-	golang.org/x/sys v0.49.0
-	golang.org/x/term v0.47.0
-	golang.org/x/time v0.16.0
-	google.golang.org/grpc v1.85.0
-	k8s.io/api v0.37.2
-	k8s.io/apiextensions-apiserver v0.37.2
-	k8s.io/client-go v0.37.2
-	k8s.io/component-helpers v0.37.2
-	k8s.io/cri-api v0.37.2
-	k8s.io/klog/v2 v2.140.0
-	k8s.io/kubelet v0.37.2
-	sigs.k8s.io/controller-runtime v0.25.2
-	sigs.k8s.io/yaml v1.6.0
+	github.com/NVIDIA/go-nvml v0.13.4-1 // NVIDIA's own binding of NVML, and its mock of a DGX A100 for tests
+	github.com/container-storage-interface/spec v1.13.0 // gRPC types that a CSI driver answers
+	github.com/containerd/containerd/api v1.12.0 // types of the events and services that the client does not wrap
+	github.com/containerd/containerd/v2 v2.4.2 // the client: content, snapshots, leases, images; the tar applier
+	github.com/containerd/continuity v0.5.0 // sysx: extended attributes as containerd reads them (tests: tree hash)
+	github.com/containerd/errdefs v1.0.0 // containerd's error kinds
+	github.com/containerd/log v0.2.0 // containerd's logger, silenced in our process
+	github.com/containerd/platforms v1.0.0-rc.5 // which manifest of an index is for this node
+	github.com/containernetworking/cni v1.3.1 // libcni parses a conflist as containerd does
+	github.com/coreos/go-systemd/v22 v22.7.0 // D-Bus units and sd_notify
+	github.com/distribution/reference v0.6.0 // image names normalised as Docker and the CRI do
+	github.com/fsnotify/fsnotify v1.10.1 // inotify: probes wait for events, not for ticks
+	github.com/go-logr/logr v1.4.4 // the logging interface of controller-runtime
+	github.com/godbus/dbus/v5 v5.1.0 // signals of systemd units
+	github.com/google/cel-go v0.29.2 // expressions of GatePolicies, cost-limited; the version of Kubernetes 1.37
+	github.com/google/go-cmp v0.7.0 // readable differences in tests
+	github.com/google/go-containerregistry v0.22.1 // image manifests and a registry client; makes images without an engine
+	github.com/klauspost/compress v1.20.3 // the fastest well-kept gzip and zstd in Go
+	github.com/kubernetes-csi/csi-test/v5 v5.6.0 // a mock CSI driver (tests)
+	github.com/opencontainers/go-digest v1.0.0 // digests
+	github.com/opencontainers/image-spec v1.1.1 // manifests, indexes, image configs
+	github.com/pelletier/go-toml/v2 v2.4.3 // Bottlerocket user data and containerd configs
+	github.com/prometheus/client_golang v1.25.0 // metrics
+	github.com/robfig/cron/v3 v3.0.1 // cron expressions of WarmPool schedules
+	github.com/sirupsen/logrus v1.10.2 // what containerd's logger is made of: to silence it
+	github.com/spf13/cobra v1.10.2 // commands, help, completion
+	github.com/spf13/pflag v1.0.10 // cobra's flags
+	github.com/stretchr/testify v1.12.1 // assertions (tests)
+	github.com/vishvananda/netlink v1.3.1 // network namespaces and links (testbed), link events
+	github.com/vishvananda/netns v0.0.5 // network namespaces (testbed)
+	go.uber.org/goleak v1.3.0 // no goroutine outlives a test (tests)
+	golang.org/x/sync v0.24.0 // errgroup, singleflight, semaphore
+	golang.org/x/sys v0.49.0 // statfs, renameat2, mounts, prctl
+	golang.org/x/term v0.47.0 // is this a terminal
+	golang.org/x/time v0.16.0 // rate limits
+	google.golang.org/grpc v1.85.0 // CRI, CSI, kubelet sockets, health probes
+	google.golang.org/protobuf v1.36.12 // messages of those
+	k8s.io/api v0.37.2 // Kubernetes types
+	k8s.io/apiextensions-apiserver v0.37.2 // CRD types (tests, watching for a CRD)
+	k8s.io/apimachinery v0.37.2 // Kubernetes machinery
+	k8s.io/client-go v0.37.2 // the Kubernetes client
+	k8s.io/component-helpers v0.37.2 // the scheduler's own matching of affinity and resources
+	k8s.io/cri-api v0.37.2 // the CRI
+	k8s.io/klog/v2 v2.140.0 // names of objects in logs
+	k8s.io/kubelet v0.37.2 // credential provider, podresources, PodsAPI, kubelet config
+	sigs.k8s.io/controller-runtime v0.25.2 // manager, caches, leader election
+	sigs.k8s.io/json v0.0.0-20250730193827-2d320260d730 // strict JSON as the API server decodes it
+	sigs.k8s.io/yaml v1.6.0 // YAML with JSON tags, strict
 )
 
 require (
@@ -51,13 +61,9 @@ require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/containerd/cgroups/v3 v3.1.3 // indirect
-	github.com/containerd/containerd/api v1.12.0 // indirect
-	github.com/containerd/continuity v0.5.0 // indirect
 	github.com/containerd/errdefs/pkg v0.3.0 // indirect
 	github.com/containerd/fifo v1.1.0 // indirect
-	github.com/containerd/log v0.2.0 // indirect
 	github.com/containerd/log/otel v0.1.0 // indirect
-	github.com/containerd/platforms v1.0.0-rc.5 // indirect
 	github.com/containerd/plugin v1.1.0 // indirect
 	github.com/containerd/ttrpc v1.2.9 // indirect
 	github.com/containerd/typeurl/v2 v2.3.0 // indirect
@@ -87,9 +93,7 @@ require (
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/json-iterator/go v1.1.12 // indirect
-	github.com/kubernetes-csi/csi-test/v5 v5.6.0 // indirect
 	github.com/kylelemons/godebug v1.1.0 // indirect
-	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/moby/locker v1.0.1 // indirect
 	github.com/moby/sys/mountinfo v0.7.2 // indirect
 	github.com/moby/sys/signal v0.7.1 // indirect
@@ -104,10 +108,6 @@ require (
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
-	github.com/rivo/uniseg v0.4.7 // indirect
-	github.com/sirupsen/logrus v1.10.2 // indirect
-	github.com/spf13/pflag v1.0.10 // indirect
-	github.com/vishvananda/netns v0.0.5 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.71.0 // indirect
@@ -125,14 +125,11 @@ require (
 	gomodules.xyz/jsonpatch/v2 v2.4.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260825221802-da73d73af1c5 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260825221802-da73d73af1c5 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/evanphx/json-patch.v4 v4.13.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
 	gotest.tools/v3 v3.5.2 // indirect
-	k8s.io/apimachinery v0.37.2 // indirect
 	k8s.io/kube-openapi v0.0.0-20260721132016-d427ff9ee9ad // indirect
 	k8s.io/utils v0.0.0-20260626114624-be93311217bd // indirect
-	sigs.k8s.io/json v0.0.0-20250730193827-2d320260d730 // indirect
 	sigs.k8s.io/randfill v1.0.0 // indirect
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 )
