@@ -118,13 +118,13 @@ func (s *subscription) start(list []prepull.Image, place int64, first bool, now 
 	if t := s.policy.Status.Turn; t != nil && place > t.Open {
 		return s.waiting.Add(turnPatience)
 	}
-	matched := time.Duration(s.policy.Status.Nodes.Matched)
+	matched := s.policy.Status.Nodes.Matched
 	if first || matched < crowd {
 		return now
 	}
 	// The place spreads nodes evenly, and those of another policy otherwise.
-	width := min(matched*time.Millisecond, spread)
-	return s.waiting.Add(time.Duration(float64(width) * float64(place) / float64(turn.Last)))
+	width := min(float64(matched)*float64(time.Millisecond), float64(spread))
+	return s.waiting.Add(time.Duration(width * float64(place) / float64(turn.Last)))
 }
 
 // pulls says whether the new list holds something that the old one does not.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"headstart.dev/agent"
+	"headstart.dev/agent/policy"
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd"
 	"headstart.dev/prepull/credentials"
@@ -25,6 +26,8 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 		if err != nil {
 			return nil, err
 		}
+		// Never pull into the kubelet's image garbage collection, whatever the config allows.
+		minPercent = max(minPercent, policy.FreeFloor())
 		keyring, err := credentials.New(credentials.Config{
 			ProviderConfig: cfg.Registry.CredentialProviderConfig, ProviderBinDir: cfg.Registry.CredentialProviderBinDir, Log: log,
 		})

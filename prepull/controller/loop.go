@@ -84,16 +84,38 @@ func seed(obj *v1alpha1.PrepullPolicy, name string) resolve.Image {
 
 // evaluate writes the statuses that are due, and returns when the next one is.
 func (c *Controller) evaluate(ctx context.Context) time.Time {
-	next := time.Now().Add(idle)
-	type write struct {
-		p   *policy
-		obj *v1alpha1.PrepullPolicy
+	for _, w := range c.dueWrites() {
+		c.write(ctx, w.p, w.obj)
 	}
-	var writes []write
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := time.Now().Add(idle)
+	for _, p := range c.byName {
+		next = sooner(next, p.due)
+	}
+	return sooner(next, c.rankAt)
+}
+
+// sooner returns the earlier of two times; zero is never.
+func sooner(next, at time.Time) time.Time {
+	if !at.IsZero() && at.Before(next) {
+		return at
+	}
+	return next
+}
+
+// statusWrite is a policy with the status that it is to have.
+type statusWrite struct {
+	p   *policy
+	obj *v1alpha1.PrepullPolicy
+}
+
+// dueWrites evaluates the policies that are due.
+func (c *Controller) dueWrites() (writes []statusWrite) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.knowPolicies || !c.knowNodes {
-		c.mu.Unlock()
-		return next
+		return nil
 	}
 	now := time.Now()
 	for _, p := range c.byName {
@@ -121,23 +143,9 @@ func (c *Controller) evaluate(ctx context.Context) time.Time {
 		obj := p.obj.DeepCopy()
 		obj.Status = status
 		p.written = now
-		writes = append(writes, write{p, obj})
+		writes = append(writes, statusWrite{p, obj})
 	}
-	c.mu.Unlock()
-	for _, w := range writes {
-		c.write(ctx, w.p, w.obj)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.byName {
-		if !p.due.IsZero() && p.due.Before(next) {
-			next = p.due
-		}
-	}
-	if !c.rankAt.IsZero() && c.rankAt.Before(next) {
-		next = c.rankAt
-	}
-	return next
+	return writes
 }
 
 // write stores a status. One that is refused is evaluated again, from what the watch has brought until then.

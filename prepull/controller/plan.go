@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/budget"
@@ -117,13 +118,7 @@ func leftOut(wanted []candidate, list []v1alpha1.ImageStatus, know func(string) 
 // enumerate joins at most three texts, so that a message stays one line.
 func enumerate(texts []string) string {
 	const most = 3
-	out := ""
-	for i, text := range texts[:min(most, len(texts))] {
-		if i > 0 {
-			out += "; "
-		}
-		out += text
-	}
+	out := strings.Join(texts[:min(most, len(texts))], "; ")
 	if more := len(texts) - most; more > 0 {
 		out += fmt.Sprintf("; and %d more", more)
 	}

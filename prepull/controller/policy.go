@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -211,9 +212,9 @@ func (p *policy) evaluate(f *fleet, know func(string) lookup, limits pace, now t
 
 // fingerprint identifies what nodes pull.
 func fingerprint(pulled []v1alpha1.ImageStatus) string {
-	text := ""
+	var text strings.Builder
 	for _, img := range pulled {
-		text += img.Image + "=" + img.Digest + "\n"
+		text.WriteString(img.Image + "=" + img.Digest + "\n")
 	}
-	return text
+	return text.String()
 }

@@ -37,62 +37,81 @@ const (
 	failed
 )
 
+// fleetView is what measure looks at.
+type fleetView struct {
+	nodes  []*member
+	wants  []warm.Want
+	stands []standing // of each node
+	places []int64
+}
+
 // measure looks at every matching node. before is the turn that the status has now; holding remembers since when a node
 // has held a slot for the present list, and is updated.
 func measure(uid string, nodes []*member, pulled []v1alpha1.ImageStatus, maxNodes int32, index *warm.Index,
 	p pace, before *v1alpha1.Turn, holding map[string]time.Time, now time.Time,
 ) progress {
-	wants := make([]warm.Want, len(pulled))
+	v := fleetView{nodes: nodes, wants: make([]warm.Want, len(pulled))}
 	for i, img := range pulled {
-		wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: true}
+		v.wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: true}
 	}
-	out := progress{having: make([]int32, len(pulled))}
-	stand := make(map[string]standing, len(nodes))
-	line := make([]turn.Node, 0, len(nodes))
 	for _, n := range nodes {
-		s := look(n, wants, index)
-		stand[n.name] = s
-		place := turn.Place(uid, n.name)
-		if maxNodes > 0 && s == silent {
-			continue
-		}
-		busy := s == pulling
-		if since, held := holding[n.name]; held && busy && now.Sub(since) >= p.patience {
-			busy = false
-		}
-		line = append(line, turn.Node{Place: place, Busy: busy})
+		v.stands = append(v.stands, look(n, v.wants, index))
+		v.places = append(v.places, turn.Place(uid, n.name))
 	}
+	line := v.line(maxNodes, p, holding, now)
 	members, open := turn.Schedule(line, int(maxNodes), p.slots)
 	open = calm(before, line, open, p.slots)
+	out := progress{having: make([]int32, len(pulled))}
 	if members != turn.Last || open != turn.Last {
 		out.turn = &v1alpha1.Turn{Members: members, Open: open}
 	}
-	for _, n := range nodes {
-		place := turn.Place(uid, n.name)
-		if place > members || maxNodes > 0 && stand[n.name] == silent {
+	for i, n := range nodes {
+		if v.places[i] > members || maxNodes > 0 && v.stands[i] == silent {
 			delete(holding, n.name)
 			continue
 		}
-		out.count(stand[n.name])
-		for i, w := range wants {
+		out.count(v.stands[i])
+		for j, w := range v.wants {
 			if index.Has(n.name, w) {
-				out.having[i]++
+				out.having[j]++
 			}
 		}
-		if stand[n.name] != pulling || place > open {
+		if v.stands[i] == pulling && v.places[i] <= open {
+			out.hold(n.name, open != turn.Last, p.patience, holding, now)
+		} else {
 			delete(holding, n.name)
-			continue
-		}
-		since, held := holding[n.name]
-		if !held {
-			since = now
-			holding[n.name] = now
-		}
-		if end := since.Add(p.patience); open != turn.Last && end.After(now) && (out.expires.IsZero() || end.Before(out.expires)) {
-			out.expires = end
 		}
 	}
 	return out
+}
+
+// line is the nodes as the schedule needs them: those without an agent cannot be chosen, and those that have held a slot
+// for too long take none.
+func (v *fleetView) line(maxNodes int32, p pace, holding map[string]time.Time, now time.Time) []turn.Node {
+	var line []turn.Node
+	for i, n := range v.nodes {
+		if maxNodes > 0 && v.stands[i] == silent {
+			continue
+		}
+		busy := v.stands[i] == pulling
+		if since, held := holding[n.name]; held && now.Sub(since) >= p.patience {
+			busy = false
+		}
+		line = append(line, turn.Node{Place: v.places[i], Busy: busy})
+	}
+	return line
+}
+
+// hold notes that a node has a slot; when others wait for it, also until when it may keep it.
+func (p *progress) hold(name string, others bool, patience time.Duration, holding map[string]time.Time, now time.Time) {
+	since, held := holding[name]
+	if !held {
+		since = now
+		holding[name] = now
+	}
+	if end := since.Add(patience); others && end.After(now) && (p.expires.IsZero() || end.Before(p.expires)) {
+		p.expires = end
+	}
 }
 
 func look(n *member, wants []warm.Want, index *warm.Index) standing {

@@ -151,8 +151,9 @@ type WorkloadSource struct {
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
-// Learn adds the images that pods really started with, ranked by the bytes that having them saved: the pulls that they
-// would have cost (the first start of an image on a node) times their size.
+// Learn adds the images that pods really started with, ranked by the bytes that having them saves: the pulls that they
+// would have cost (the first start of an image on a node, recent ones counting more) times their size. Under maxBytes the
+// top ones are taken in the order of what they save for the room that they take.
 type Learn struct {
 	// window is how far back starts count.
 	// +kubebuilder:default="168h"

@@ -4,6 +4,7 @@
 package workload
 
 import (
+	"maps"
 	"slices"
 )
 
@@ -127,11 +128,7 @@ func Strip(object map[string]any) map[string]any {
 	if len(containers) > 0 {
 		kept["spec"] = map[string]any{"containers": containers}
 	}
-	for key := range object {
-		delete(object, key)
-	}
-	for key, value := range kept {
-		object[key] = value
-	}
+	clear(object)
+	maps.Copy(object, kept)
 	return object
 }

@@ -101,43 +101,38 @@ func (w *week) live(random *rand.Rand, end time.Time) {
 	}
 }
 
+// popularity is the cumulative share of the applications at an hour.
+func popularity(hour int) []float64 {
+	sum := 0.0
+	out := make([]float64, apps)
+	for app := range out {
+		if batch := app%5 == 4; !batch || hour < 5 {
+			sum += 1 / math.Pow(float64(app+1), 0.9)
+		}
+		out[app] = sum
+	}
+	for app := range out {
+		out[app] /= sum
+	}
+	return out
+}
+
 // play makes the pod starts.
 func (w *week) play(random *rand.Rand, versions [][]int) {
-	weights := func(t time.Time) []float64 {
-		night := t.Hour() < 5
-		out := make([]float64, apps)
-		sum := 0.0
-		for app := range out {
-			if app%5 == 4 && !night {
-				continue
-			}
-			sum += 1 / math.Pow(float64(app+1), 0.9)
-			out[app] = sum
-		}
-		for app := range out {
-			if app > 0 && out[app] == 0 {
-				out[app] = out[app-1]
-			}
-			out[app] /= sum
-		}
-		return out
+	byHour := make([][]float64, 24)
+	for hour := range byHour {
+		byHour[hour] = popularity(hour)
 	}
-	byHour := map[int][]float64{}
-	for h := range 24 {
-		byHour[h] = weights(w.begin.Add(time.Duration(h) * time.Hour))
-	}
+	end := w.begin.AddDate(0, 0, days)
 	for n, life := range w.nodes {
 		for t := life.from; ; {
 			t = t.Add(time.Duration(random.ExpFloat64() * float64(2*time.Minute)))
-			if !t.Before(life.to) || !t.Before(w.begin.AddDate(0, 0, days)) {
+			if !t.Before(life.to) || !t.Before(end) {
 				break
 			}
 			app, _ := slices.BinarySearch(byHour[t.Hour()], random.Float64())
-			for _, v := range versions[min(app, apps-1)] {
-				if t.Before(w.images[v].to) {
-					w.starts = append(w.starts, start{at: t, node: n, image: v})
-					break
-				}
+			if v := slices.IndexFunc(versions[min(app, apps-1)], func(v int) bool { return t.Before(w.images[v].to) }); v >= 0 {
+				w.starts = append(w.starts, start{at: t, node: n, image: versions[min(app, apps-1)][v]})
 			}
 		}
 	}

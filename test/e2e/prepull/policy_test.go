@@ -72,7 +72,7 @@ func (c *cluster) permitAgents() {
 	c.t.Helper()
 	content, err := os.ReadFile("../../../deploy/rbac/agent/prepull.yaml")
 	require.NoError(c.t, err)
-	for _, doc := range bytes.Split(content, []byte("\n---\n")) {
+	for doc := range bytes.SplitSeq(content, []byte("\n---\n")) {
 		var obj client.Object = &rbacv1.ClusterRole{}
 		if bytes.Contains(doc, []byte("kind: ClusterRoleBinding")) {
 			obj = &rbacv1.ClusterRoleBinding{}

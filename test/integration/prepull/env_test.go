@@ -93,7 +93,6 @@ func (c *cluster) create(obj client.Object) {
 	c.t.Helper()
 	require.NoError(c.t, c.Create(c.t.Context(), obj))
 	c.t.Cleanup(func() {
-		//nolint:usetesting // the test's context has ended
 		err := c.Delete(context.WithoutCancel(c.t.Context()), obj, client.GracePeriodSeconds(0))
 		require.NoError(c.t, client.IgnoreNotFound(err))
 	})

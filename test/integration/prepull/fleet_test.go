@@ -129,7 +129,7 @@ func (c *cluster) fleetNodes(prefix string, size int) []string {
 	close(work)
 	wg.Wait()
 	c.t.Cleanup(func() {
-		ctx := context.WithoutCancel(c.t.Context()) //nolint:usetesting // the test's context has ended
+		ctx := context.WithoutCancel(c.t.Context())
 		require.NoError(c.t, c.DeleteAllOf(ctx, &corev1.Node{}, client.MatchingLabels{"test": c.t.Name()}))
 	})
 	return names

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // run shares one control plane among all tests.
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) //nolint:forbidigo // TestMain has no t.Context
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	var err error
 	plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{
