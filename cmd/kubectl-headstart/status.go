@@ -50,7 +50,10 @@ func status(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 	if output == "json" {
 		return writeJSON(cmd.OutOrStdout(), report)
 	}
-	return inspect.WriteStatus(cmd.OutOrStdout(), report, now)
+	if err := inspect.WriteStatus(cmd.OutOrStdout(), report, now); err != nil || name != "" {
+		return err
+	}
+	return c.writeLearned(cmd.Context(), cmd.OutOrStdout(), warner(cmd), now)
 }
 
 func warner(cmd *cobra.Command) func(string) {

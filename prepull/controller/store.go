@@ -51,7 +51,7 @@ func (m *store) save(ctx context.Context, policy *v1alpha1.PrepullPolicy, data, 
 	defer cancel()
 	cm := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: learn.ConfigMapName(policy.Name), Namespace: m.namespace,
+			Name: learn.ConfigMapName(policy.Name), Namespace: m.namespace, Labels: map[string]string{learn.Label: "true"},
 			// No blockOwnerDeletion: setting it needs rights on the policy's finalizers, and nothing has to wait for this.
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: "PrepullPolicy", Name: policy.Name, UID: policy.UID, Controller: new(true),

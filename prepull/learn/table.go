@@ -14,6 +14,8 @@ const (
 	configMapPrefix = "prepull-learned-"
 	// Key is the key under binaryData.
 	Key = "window"
+	// Label, "true", marks these ConfigMaps, whatever the controller's namespace; their owner is the policy.
+	Label = "headstart.dev/learned"
 )
 
 // ConfigMapName is the name of the ConfigMap that holds what the policy of this name learned.
