@@ -266,11 +266,11 @@ func TestStateSurvives(t *testing.T) {
 	require.NoError(t, err)
 	f.at = start.Add(3 * time.Hour)
 	f.pool().sizer.Decide(f.at, time.Minute, 0)
-	s, later, err := f.pool().state("uid")
+	_, later, err := f.pool().state("uid")
 	require.NoError(t, err)
 	require.Equal(t, key, later, "time alone is not worth a write")
 	f.see("p", func(p *corev1.Pod) { p.Spec.NodeName = "n" })
-	s, later, err = f.pool().state("uid")
+	s, later, err := f.pool().state("uid")
 	require.NoError(t, err)
 	require.NotEqual(t, key, later, "a rise is")
 

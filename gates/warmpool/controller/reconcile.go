@@ -82,7 +82,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (ctrl
 	}
 	result, err := r.reconcile(ctx, &wp)
 	if errors.Is(context.Cause(ctx), context.Canceled) {
-		return ctrl.Result{}, nil //nolint:nilerr // the process ends: nothing is to be retried, or complained of
+		return ctrl.Result{}, nil // the process ends: nothing is to be retried, or complained of
 	}
 	if apierrors.IsConflict(err) {
 		// Somebody wrote between the cache and us; the watch brings the newer object in a moment.

@@ -51,11 +51,13 @@ func planeConfig() testenv.ControlPlaneConfig {
 	}
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	flag.Parse() // testing.Verbose wants it
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	level := slog.LevelWarn
-	flag.Parse() // testing.Verbose wants it
 	if testing.Verbose() {
 		level = slog.LevelInfo
 	}
