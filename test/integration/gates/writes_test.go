@@ -3,6 +3,7 @@ package gates_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -47,3 +48,16 @@ func (w *writes) String() string {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+// podPatches counts the patches of pods.
+func (w *writes) podPatches() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	count := 0
+	for _, request := range w.seen {
+		if strings.HasPrefix(request, http.MethodPatch) && strings.Contains(request, "/pods/") {
+			count++
+		}
+	}
+	return count
+}
