@@ -81,3 +81,7 @@ clean: ## remove what was built here (the cached servers stay: see the README)
 .PHONY: bench-readiness
 bench-readiness: build ## how fast nodes are released, beside the writers taking the taint off themselves
 	go run ./test/bench/readiness -controller bin/headstart-controller
+
+.PHONY: bench-gates
+bench-gates: ## how fast gates are lifted, beside bare patches of as many pods from as many clients
+	go run ./test/bench/gates
