@@ -50,7 +50,7 @@ func serve(t *testing.T, api *settingsAPI) bottlerocket.Client {
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "unix", socket)
 	require.NoError(t, err)
-	server := &http.Server{Handler: api} //nolint:gosec // a test
+	server := &http.Server{Handler: api}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
 	return bottlerocket.Client{Socket: socket}

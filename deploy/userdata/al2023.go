@@ -96,11 +96,12 @@ func installEnv(s Source) string {
 	if s.Image != "" {
 		return "HEADSTART_IMAGE=" + s.Image + "\n"
 	}
-	out := "HEADSTART_URL=" + s.URL + "\n"
+	var out strings.Builder
+	fmt.Fprintf(&out, "HEADSTART_URL=%s\n", s.URL)
 	for _, arch := range slices.Sorted(maps.Keys(s.SHA256)) {
-		out += "HEADSTART_SHA256_" + arch + "=" + s.SHA256[arch] + "\n"
+		fmt.Fprintf(&out, "HEADSTART_SHA256_%s=%s\n", arch, s.SHA256[arch])
 	}
-	return out
+	return out.String()
 }
 
 // agentConfig is the agent's file. What kubelet registers is left out: userData or the NodePool says that to kubelet.

@@ -1,6 +1,7 @@
 package userdata_test
 
 import (
+	"errors"
 	"flag"
 	"io"
 	"mime"
@@ -77,7 +78,7 @@ func parts(t *testing.T, userData string) []part {
 	var out []part
 	for {
 		p, err := r.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		require.NoError(t, err)

@@ -77,7 +77,7 @@ func (s Source) validate() error {
 	case n != 1:
 		return errOneSource
 	case s.Image != "" && !imageForm.MatchString(s.Image):
-		return fmt.Errorf("agent.image %q: want an image reference such as registry.example/headstart-agent@sha256:...", s.Image)
+		return fmt.Errorf("agent.image %q: want an image reference such as registry.example/headstart-agent@sha256:DIGEST", s.Image)
 	case s.Path != "" && (!pathForm.MatchString(s.Path) || path.Clean(s.Path) != s.Path):
 		return fmt.Errorf("agent.path %q: want an absolute path such as /usr/bin/headstart-agent", s.Path)
 	case s.URL == "" && len(s.SHA256) > 0:

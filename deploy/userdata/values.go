@@ -40,7 +40,7 @@ type Values struct {
 	// Provisioner defaults to Karpenter.
 	Provisioner Provisioner `json:"provisioner,omitempty"`
 	// Agent says where the agent's binary comes from.
-	Agent Source `json:"agent,omitempty"`
+	Agent Source `json:"agent,omitzero"`
 	// Config is the agent's config file (kind AgentConfig); apiVersion and kind are filled in.
 	Config map[string]any `json:"config,omitempty"`
 	// FastImagePull turns on the operating system's own parallel pull (SOCI snapshotter without lazy loading).

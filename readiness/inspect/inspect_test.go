@@ -111,7 +111,8 @@ func TestPod(t *testing.T) {
 	}{
 		"what is missing, and until when": {
 			func(*corev1.Pod) {}, false,
-			[]string{"policy config lifts it at the latest in 4m0s", "ConfigMap shop/flags does not exist", "kueue.x-k8s.io/admission", "no GatePolicy names this gate", "1 nodes are held"}, inspect.PodGated,
+			[]string{"policy config lifts it at the latest in 4m0s", "ConfigMap shop/flags does not exist", "kueue.x-k8s.io/admission", "no GatePolicy names this gate", "1 nodes are held"},
+			inspect.PodGated,
 		},
 		"all is there": {func(*corev1.Pod) {}, true, []string{"about to be lifted"}, inspect.PodGated},
 		"on a node":    {func(p *corev1.Pod) { p.Spec.NodeName = "a" }, true, []string{"on node a"}, inspect.PodScheduled},

@@ -95,7 +95,7 @@ func (c *cluster) run(t *testing.T, name string, gates ...string) {
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: new(int64),
 			Containers: []corev1.Container{{Name: "app", Image: c.app, EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{
-				LocalObjectReference: corev1.LocalObjectReference{Name: "flags"}, Optional: optional(len(gates) == 0),
+				LocalObjectReference: corev1.LocalObjectReference{Name: "flags"}, Optional: new(len(gates) == 0),
 			}}}}},
 		},
 	}
@@ -105,8 +105,6 @@ func (c *cluster) run(t *testing.T, name string, gates ...string) {
 	_, err := c.client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
 }
-
-func optional(yes bool) *bool { return &yes }
 
 func (c *cluster) waitRunning(t *testing.T, name string) {
 	t.Helper()
@@ -232,11 +230,19 @@ func (c *cluster) requireNothingLeft(t *testing.T) {
 	t.Helper()
 	client := dynamic.New(c.client.RESTClient())
 	for _, resource := range []schema.GroupVersionResource{
-		{Version: "v1", Resource: "pods"}, {Version: "v1", Resource: "configmaps"}, {Version: "v1", Resource: "services"}, {Version: "v1", Resource: "serviceaccounts"},
-		{Group: "apps", Version: "v1", Resource: "deployments"}, {Group: "apps", Version: "v1", Resource: "daemonsets"}, {Group: "batch", Version: "v1", Resource: "jobs"},
-		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}, {Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"},
-		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}, {Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"},
-		{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicies"}, {Group: "scheduling.k8s.io", Version: "v1", Resource: "priorityclasses"},
+		{Version: "v1", Resource: "pods"},
+		{Version: "v1", Resource: "configmaps"},
+		{Version: "v1", Resource: "services"},
+		{Version: "v1", Resource: "serviceaccounts"},
+		{Group: "apps", Version: "v1", Resource: "deployments"},
+		{Group: "apps", Version: "v1", Resource: "daemonsets"},
+		{Group: "batch", Version: "v1", Resource: "jobs"},
+		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"},
+		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"},
+		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"},
+		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"},
+		{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicies"},
+		{Group: "scheduling.k8s.io", Version: "v1", Resource: "priorityclasses"},
 		{Group: "headstart.dev", Version: "v1alpha1", Resource: "nodereadinessrules"},
 	} {
 		require.Eventually(t, func() bool {

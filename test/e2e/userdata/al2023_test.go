@@ -1,6 +1,7 @@
 package userdata_test
 
 import (
+	"errors"
 	"io"
 	"mime/multipart"
 	"net"
@@ -161,7 +162,7 @@ func shellParts(t *testing.T, userData string) []string {
 	var scripts []string
 	for {
 		part, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return scripts
 		}
 		require.NoError(t, err)

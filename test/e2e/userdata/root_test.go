@@ -41,7 +41,7 @@ func debian(t *testing.T) string {
 		return dir
 	}
 	require.NoError(t, os.MkdirAll(filepath.Dir(dir), 0o755))
-	temp, err := os.MkdirTemp(filepath.Dir(dir), "new-")
+	temp, err := os.MkdirTemp(filepath.Dir(dir), "new-") //nolint:usetesting // it is renamed, so it lies beside its target
 	require.NoError(t, err)
 	defer func() { _ = os.RemoveAll(temp) }()
 	cmd := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include="+packages, suite, temp, mirror)

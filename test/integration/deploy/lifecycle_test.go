@@ -79,7 +79,8 @@ spec:
 			},
 		},
 		Spec: corev1.NodeSpec{Taints: []corev1.Taint{
-			{Key: "readiness.k8s.io/leave", Value: "pending", Effect: corev1.TaintEffectNoSchedule}, foreign,
+			{Key: "readiness.k8s.io/leave", Value: "pending", Effect: corev1.TaintEffectNoSchedule},
+			foreign,
 			{Key: "readiness.k8s.io/deleted-rule", Value: "pending", Effect: corev1.TaintEffectNoSchedule},
 		}},
 	}, metav1.CreateOptions{})
