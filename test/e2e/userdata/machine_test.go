@@ -80,7 +80,7 @@ func childOf(pid int) int {
 	if err != nil {
 		return 0
 	}
-	for _, field := range strings.FieldsSeq(string(text)) {
+	for field := range strings.FieldsSeq(string(text)) {
 		if child, err := strconv.Atoi(field); err == nil {
 			return child
 		}
