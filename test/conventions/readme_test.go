@@ -13,7 +13,7 @@ import (
 
 var (
 	codeSpan   = regexp.MustCompile("`([^`\n]+)`")
-	codeFence  = regexp.MustCompile("(?s)```[a-z]*\n(.*?)```")
+	codeFence  = regexp.MustCompile("(?s)```([a-z]*)\n(.*?)```")
 	linkTarget = regexp.MustCompile(`\]\(([^)#:]+)\)`)
 	makeTarget = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
 	longFlag   = regexp.MustCompile(`--[a-z][a-z0-9-]*`)
@@ -27,7 +27,10 @@ func readmeCode(t *testing.T) (readme string, code []string) {
 	require.NoError(t, err)
 	readme = string(content)
 	for _, block := range codeFence.FindAllStringSubmatch(readme, -1) {
-		for line := range strings.Lines(block[1]) {
+		if block[1] == "text" {
+			continue // what a command prints, not what a user types
+		}
+		for line := range strings.Lines(block[2]) {
 			line, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "$ "), " #")
 			code = append(code, strings.TrimSpace(line))
 		}
