@@ -74,6 +74,7 @@ func (u Unmet) String() string {
 		if u.Have > 0 {
 			return fmt.Sprintf("%s: %s", u.Dependency, u.Problem)
 		}
+	default: // an object that the pod refers to
 	}
 	return u.Dependency.String() + " does not exist"
 }

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,12 +123,7 @@ func isPast(pod *corev1.Pod, gate string, owner types.UID) bool {
 }
 
 func hasGate(pod *gates.Pod, gate string) bool {
-	for _, name := range pod.Gates {
-		if name == gate {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(pod.Gates, gate)
 }
 
 // askAboutGangs finds out what decide could not know, and decides again.

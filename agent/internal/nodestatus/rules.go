@@ -34,9 +34,9 @@ func FollowRules(ctx context.Context, config *rest.Config, changed func([]v1alph
 		err := followRules(ctx, resource, changed)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // asked to stop, which is no failure
 		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
-			return nil
+			return nil // no such rules here, or not for this identity
 		}
 		if time.Since(started) > stableWatch {
 			retry.reset()

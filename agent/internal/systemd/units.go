@@ -88,9 +88,10 @@ func watchUnit(ctx context.Context, unit string, wake func()) error {
 			if update.UnitName == unit {
 				wake()
 			}
-		case <-failures:
-			// A full buffer: something was missed.
-			wake()
+		case lost := <-failures:
+			if lost != nil { // a full buffer: something was missed
+				wake()
+			}
 		case <-check.C:
 			if !conn.Connected() {
 				return nil

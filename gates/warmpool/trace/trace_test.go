@@ -19,9 +19,11 @@ func TestParse(t *testing.T) {
 	cases := map[string]string{
 		"CSV with a head":         "time,replicas\n2026-03-02T08:00:00Z,3\n2026-03-02T08:01:00Z,4.5\n",
 		"CSV without, in seconds": "1772438400,3\n1772438460,4.5\n",
+
 		"CSV with an offset, comments and a byte order mark": "\ufeff2026-03-02T09:00:00+01:00, 3\n# noon\n2026-03-02T08:01:00Z, 4.5\n",
-		"one Prometheus series":                              `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1772438400,"3"],[1772438460.000,"4.5"]]}]}}`,
-		"two Prometheus series, added":                       ` {"status":"success","data":{"resultType":"matrix","result":[{"values":[[1772438400,"1"],[1772438460,"4"]]},{"values":[[1772438400,"2"],[1772438460,"0.5"]]}]}}`,
+
+		"one Prometheus series":        `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1772438400,"3"],[1772438460.000,"4.5"]]}]}}`,
+		"two Prometheus series, added": ` {"status":"success","data":{"resultType":"matrix","result":[{"values":[[1772438400,"1"],[1772438460,"4"]]},{"values":[[1772438400,"2"],[1772438460,"0.5"]]}]}}`,
 	}
 	for name, text := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -82,7 +82,7 @@ func (c *child) peakMemory() (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		if value, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
 			kilobytes, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)

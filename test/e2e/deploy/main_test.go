@@ -66,7 +66,7 @@ func serveServiceIP(t *testing.T, config *rest.Config) {
 func pipe(in net.Conn, backend string) {
 	defer func() { _ = in.Close() }()
 	dialer := net.Dialer{Timeout: 5 * time.Second}
-	out, err := dialer.DialContext(context.Background(), "tcp", backend) //nolint:usetesting // the connection outlives the call
+	out, err := dialer.DialContext(context.Background(), "tcp", backend)
 	if err != nil {
 		return
 	}

@@ -30,7 +30,7 @@ func apply(t testing.TB, c client.Client, path string) {
 	t.Helper()
 	file, err := os.Open(filepath.Join("..", "..", "..", "deploy", path))
 	require.NoError(t, err)
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	for decoder := yaml.NewYAMLOrJSONDecoder(file, 4096); ; {
 		object := &unstructured.Unstructured{}
 		if err := decoder.Decode(&object.Object); err != nil {

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
 	level := slog.LevelWarn
-	flag.Parse() // testing.Verbose wants it
+	flag.Parse() //nolint:revive // testing.Verbose wants it, and this is what TestMain calls
 	if testing.Verbose() {
 		level = slog.LevelInfo
 	}

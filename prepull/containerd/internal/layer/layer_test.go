@@ -235,8 +235,10 @@ func FuzzPaths(f *testing.F) {
 			kind = tar.TypeDir
 		}
 		for _, h := range []*tar.Header{
-			{Name: link, Linkname: target, Typeflag: tar.TypeSymlink}, {Name: name, Typeflag: kind, Mode: 0o755},
-			{Name: name + "/.wh.x", Typeflag: tar.TypeReg}, {Name: link + "/z", Linkname: hard, Typeflag: tar.TypeLink},
+			{Name: link, Linkname: target, Typeflag: tar.TypeSymlink},
+			{Name: name, Typeflag: kind, Mode: 0o755},
+			{Name: name + "/.wh.x", Typeflag: tar.TypeReg},
+			{Name: link + "/z", Linkname: hard, Typeflag: tar.TypeLink},
 		} {
 			if tw.WriteHeader(h) != nil {
 				t.Skip("the tar writer refuses it")

@@ -230,11 +230,16 @@ func (rd *Reader) fetch(c *chunk) error {
 // the origin they take about 15 seconds with their pauses.
 const rangeAttempts = 7
 
-func (rd *Reader) fetchFrom(h *host, c *chunk, got *int, last bool) error {
-	attempts, timeout := 2, mirrorHeaderTimeout
+// patience is how many failures a host may have, and how long it may take to answer: the origin, asked last, gets more.
+func patience(last bool) (attempts int, timeout time.Duration) {
 	if last {
-		attempts, timeout = rangeAttempts, originHeaderTimeout
+		return rangeAttempts, originHeaderTimeout
 	}
+	return 2, mirrorHeaderTimeout
+}
+
+func (rd *Reader) fetchFrom(h *host, c *chunk, got *int, last bool) error {
+	attempts, timeout := patience(last)
 	refreshed := false
 	for failures := 0; ; {
 		before := *got
