@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -49,7 +50,26 @@ func CleanUp(ctx context.Context, c Cluster) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.releaseNodes(ctx, keys), c.liftGates(ctx))
+	return errors.Join(c.releaseNodes(ctx, keys), c.liftGates(ctx), c.forget(ctx))
+}
+
+// forget deletes the ConfigMaps in which the controllers keep what they must not lose. Helm knows none of them.
+func (c *Cluster) forget(ctx context.Context) error {
+	list, err := c.Core.CoreV1().ConfigMaps(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by!=Helm"})
+	if err != nil {
+		return fmt.Errorf("list the controllers' ConfigMaps: %w", err)
+	}
+	var errs []error
+	for i := range list.Items {
+		name := list.Items[i].Name
+		if !strings.HasPrefix(name, "headstart-") {
+			continue
+		}
+		if err := c.Core.CoreV1().ConfigMaps(c.Namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("delete ConfigMap %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // stop deletes what would put back what we take away, and returns when it is gone.

@@ -7,6 +7,7 @@ import (
 	"github.com/go-logr/logr/testr"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -100,6 +101,10 @@ spec:
 	require.NoError(t, err)
 	client, err := dynamic.NewForConfig(config)
 	require.NoError(t, err)
+	for _, name := range []string{"headstart-readiness", "of-somebody-else"} {
+		_, err = admin.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
 	c := lifecycle.Cluster{Core: core, Dynamic: client, Namespace: namespace, Log: testr.New(t)}
 	require.NoError(t, lifecycle.CleanUp(t.Context(), c))
 
@@ -116,6 +121,11 @@ spec:
 	pod, err := admin.CoreV1().Pods("default").Get(t.Context(), "leave", metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Equal(t, []corev1.PodSchedulingGate{{Name: "example.com/another"}}, pod.Spec.SchedulingGates)
+
+	_, err = admin.CoreV1().ConfigMaps(namespace).Get(t.Context(), "headstart-readiness", metav1.GetOptions{})
+	require.True(t, apierrors.IsNotFound(err), "what the controllers kept is forgotten")
+	_, err = admin.CoreV1().ConfigMaps(namespace).Get(t.Context(), "of-somebody-else", metav1.GetOptions{})
+	require.NoError(t, err)
 
 	t.Run("once more writes nothing", func(t *testing.T) {
 		require.NoError(t, lifecycle.CleanUp(t.Context(), c))
