@@ -27,6 +27,9 @@ type Facts struct {
 	Seen map[corev1.NodeConditionType]time.Time
 	// BootSeen is when the node's bootID was seen to change; zero where that was not witnessed.
 	BootSeen time.Time
+	// Left are the taints of rules that were seen to hold this node until its label left their selector: a node that
+	// registered with its taint carries no record of it until it is released.
+	Left []corev1.Taint
 	// LiveRule says which rule UIDs exist today. Nil: those of the rules being evaluated are all that is known.
 	LiveRule func(types.UID) bool
 }

@@ -167,7 +167,7 @@ func (p *planner) held(t *corev1.Taint) bool {
 }
 
 // ours says whether the taint is the controller's to take off: a rule that governs the node names it, the record says
-// that the controller put it there, or a rule that is gone claimed it.
+// that the controller put it there, a rule that is gone claimed it, or one held the node by it until the label left.
 func (p *planner) ours(t *corev1.Taint) bool {
 	for d := range p.enforced {
 		if SameTaint(&d.Rule.Taint, t) {
@@ -185,7 +185,7 @@ func (p *planner) ours(t *corev1.Taint) bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(p.facts.Left, func(left corev1.Taint) bool { return SameTaint(&left, t) })
 }
 
 // record brings the node's record up to date. It is written where it must be (a completion that nothing else shows) and,

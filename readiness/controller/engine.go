@@ -199,6 +199,7 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 	now := e.now()
 	decisions := make([]readiness.Decision, 0, len(e.rules))
 	var next time.Time
+	n.dropLeft()
 	for _, r := range e.rules {
 		if !e.byUID[r.UID].ready && r.Binds(n.facts.Node) {
 			// What it asks about is still being listed: nothing is known, so nothing is done.
@@ -206,6 +207,7 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 		}
 		d := readiness.Evaluate(r, &n.facts, now)
 		e.count(n, r.UID, ruleState{state: d.State, overdue: d.Overdue})
+		n.noteHold(r, d.State)
 		if d.State == readiness.StateUnbound {
 			continue
 		}

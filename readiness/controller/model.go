@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +19,8 @@ type node struct {
 	version uint64
 	// wrote is the resourceVersion of the engine's own last write: older events must not undo what it did.
 	wrote uint64
+	// holding are the taints by which each enforced rule holds the node.
+	holding map[types.UID]corev1.Taint
 	// states holds what each rule said last, for the counts.
 	states map[types.UID]ruleState
 
@@ -70,9 +73,34 @@ func (n *node) observe(in *corev1.Node, now time.Time) {
 // forget drops all that was known of an earlier Node of the same name.
 func (n *node) forget() {
 	n.facts.Seen, n.facts.BootSeen = nil, time.Time{}
+	n.facts.Left, n.holding = nil, nil
 	n.version, n.wrote = 0, 0
 	n.failures, n.stale, n.reheld = 0, false, false
 	n.notBefore, n.lastWrite, n.dueSince = time.Time{}, time.Time{}, time.Time{}
+}
+
+// noteHold remembers by which taint a rule holds the node, so that it goes as well when the node leaves the selector.
+func (n *node) noteHold(r *readiness.Rule, state readiness.State) {
+	taint, held := n.holding[r.UID]
+	switch {
+	case state == readiness.StateHeld && !r.DryRun:
+		if n.holding == nil {
+			n.holding = map[types.UID]corev1.Taint{}
+		}
+		n.holding[r.UID] = r.Taint
+	case state == readiness.StateUnbound && held && !r.DryRun:
+		n.facts.Left = append(n.facts.Left, taint)
+		delete(n.holding, r.UID)
+	default:
+		delete(n.holding, r.UID)
+	}
+}
+
+// dropLeft forgets the taints of rules left behind that are gone: a later one by the same name is somebody else's.
+func (n *node) dropLeft() {
+	n.facts.Left = slices.DeleteFunc(n.facts.Left, func(left corev1.Taint) bool {
+		return !slices.ContainsFunc(n.facts.Node.Spec.Taints, func(t corev1.Taint) bool { return readiness.SameTaint(&left, &t) })
+	})
 }
 
 // noteReports remembers when each condition was last seen to be reported, by our own clock.

@@ -31,6 +31,18 @@ func TestLabelThatLeavesTheSelectorFreesTheNode(t *testing.T) {
 	e.eventuallyTainted(node.Name, taintKey(rule), true)
 }
 
+func TestLabelThatLeavesTheSelectorFreesTheNodeThatRegisteredHeld(t *testing.T) {
+	e := newEnv(t)
+	rule := e.rule()
+	e.startController()
+	node := e.node(tainted(taintKey(rule)))
+	require.Eventually(t, func() bool {
+		return e.Get(t.Context(), client.ObjectKeyFromObject(rule), rule) == nil && rule.Status.HeldNodes == 1
+	}, settleTime, pollTime, "the rule holds the node")
+	e.setLabel(node.Name, "pool", "elsewhere")
+	e.eventuallyTainted(node.Name, taintKey(rule), false)
+}
+
 func TestDeletedRuleFreesItsNodes(t *testing.T) {
 	e := newEnv(t)
 	rule := e.rule()
