@@ -10,7 +10,7 @@ RESULTS := out/test
 # run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
 run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
 
-.PHONY: bench-probes fuzz help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo clean
+.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz clean bench-probes bench-pull bench-readiness bench-gates bench-learn
 
 help: ## this text
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -78,10 +78,14 @@ count: # the closing line of everything that ran since the last clean
 clean: ## remove what was built here (the cached servers stay: see the README)
 	rm -rf bin out
 
-.PHONY: bench-readiness
+bench-pull: deps ## pulls beside the CRI, ctr, containerd's Transfer service and the bare limit (root; an hour at full size)
+	go run ./test/bench/pull -tools "$$(go run ./test/testenv/servers)"
+
 bench-readiness: build ## how fast nodes are released, beside the writers taking the taint off themselves
 	go run ./test/bench/readiness -controller bin/headstart-controller
 
-.PHONY: bench-gates
 bench-gates: ## how fast gates are lifted, beside bare patches of as many pods from as many clients
 	go run ./test/bench/gates
+
+bench-learn: ## a simulated week: how many pod starts find their image, learned beside a static list and all images everywhere
+	go run ./test/bench/learn
