@@ -224,8 +224,9 @@ func TestGPUFaultsOfTheDeviceCountAndThoseOfApplicationsDoNot(t *testing.T) {
 			settings := eventsOnly
 			settings.Timeout = childTime
 			results := start(t, gpu, settings)
-			require.Equal(t, probe.True, next(t, results).Status)
+			result := next(t, results)
 			if tc.reason == probe.ReasonReady {
+				require.Equal(t, probe.True, result.Status)
 				select {
 				case result := <-results:
 					t.Fatalf("an application's fault is the device's: %v", result)
@@ -233,7 +234,9 @@ func TestGPUFaultsOfTheDeviceCountAndThoseOfApplicationsDoNot(t *testing.T) {
 				}
 				return
 			}
-			result := next(t, results)
+			if result.Status == probe.True { // on a busy machine the fault may come before the first look has ended
+				result = next(t, results)
+			}
 			require.Equal(t, tc.reason, result.Reason)
 			require.Contains(t, result.Message, "XID 79")
 		})
