@@ -225,7 +225,7 @@ func FuzzPaths(f *testing.F) {
 	f.Fuzz(func(t *testing.T, link, target, name, hard string, kinds byte) {
 		for _, s := range []string{link, target, name, hard} {
 			if len(s) > 300 || strings.ContainsRune(s, 0) {
-				t.Skip("the tar writer refuses it")
+				return // the tar writer refuses it: there is no such layer
 			}
 		}
 		var buf bytes.Buffer
@@ -241,7 +241,7 @@ func FuzzPaths(f *testing.F) {
 			{Name: link + "/z", Linkname: hard, Typeflag: tar.TypeLink},
 		} {
 			if tw.WriteHeader(h) != nil {
-				t.Skip("the tar writer refuses it")
+				return // the tar writer refuses it: there is no such layer
 			}
 		}
 		require.NoError(t, tw.Close())
