@@ -52,6 +52,7 @@ func TestParseNamesTheFieldAndTheWayOut(t *testing.T) {
 		"a size with a wrong unit":      {"pull: {chunkSize: 16MB!}", "pull.chunkSize", "16Mi"},
 		"a share over everything":       {"pull: {minFree: 110%}", "pull.minFree", "0% to 100%"},
 		"an unparsable image":           {"images: [{image: 'Foo:bar:baz'}]", "images[0].image", "registry/name:tag"},
+		"a mode that is none":           {"images: [{image: nginx, mode: lazy}]", "images[0].mode", "want Eager, Lazy or Auto"},
 		"an image written twice":        {"images: [{image: nginx}, {image: 'docker.io/library/nginx:latest'}]", "images[1].image", "images[0]"},
 		"an unknown probe type":         {"probes: [{name: a, type: icmp}]", "probes[0].type", `"http"`},
 		"a field of another type":       {"probes: [{name: a, type: tcp, address: 'a:1', url: 'http://x'}]", "probes[0].url", "it has address"},

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"headstart.dev/prepull"
 )
 
 // validate reports every mistake at once; each names its field and what to write instead.
@@ -58,6 +60,9 @@ func (c *Config) validateImages() field.ErrorList {
 	var errs field.ErrorList
 	seen := map[string]int{}
 	for i, image := range c.Images {
+		if _, err := prepull.ParseMode(string(image.Mode)); err != nil {
+			errs = append(errs, field.Invalid(field.NewPath("images").Index(i).Child("mode"), image.Mode, err.Error()))
+		}
 		path := field.NewPath("images").Index(i).Child("image")
 		named, err := reference.ParseDockerRef(image.Ref)
 		if err != nil {

@@ -17,6 +17,8 @@ type Image struct {
 	Required bool `json:"required,omitempty"`
 	// Pin keeps the kubelet's image garbage collection away from it for as long as somebody wants it.
 	Pin bool `json:"pin,omitempty"`
+	// Mode says whether a lazy mount will do; "" brings the whole image.
+	Mode Mode `json:"mode,omitempty"`
 }
 
 // State is how far an image has come.

@@ -142,8 +142,10 @@ func (p *Puller) SetImages(images []Image) {
 			continue
 		default:
 			moved := img.AtDigest != "" && img.AtDigest != pl.status.AtDigest && img.AtDigest != pl.status.Digest
-			if (pl.status.Pin != img.Pin || moved) && (pl.started || pl.status.State == StateFailed) {
-				// Only a new pull writes or drops a pin, which fetches nothing, or brings what the tag names now.
+			whole := pl.status.Mode.Lazy() && !img.Mode.Lazy()
+			if (pl.status.Pin != img.Pin || moved || whole) && (pl.started || pl.status.State == StateFailed) {
+				// Only a new pull writes or drops a pin, which fetches nothing, or brings what the tag names now, or the whole
+				// of what could be lazy until now.
 				if pl.cancel != nil {
 					pl.cancel()
 				}
@@ -233,6 +235,7 @@ func merge(images []Image) map[string]Image {
 			img.Priority = max(img.Priority, other.Priority)
 			img.Required = img.Required || other.Required
 			img.Pin = img.Pin || other.Pin
+			img.Mode = img.Mode.Stronger(other.Mode)
 			img.AtDigest = cmp.Or(other.AtDigest, img.AtDigest)
 		}
 		wanted[name] = img

@@ -146,6 +146,28 @@ func TestSetImagesStopsAndUnpins(t *testing.T) {
 	})
 }
 
+func TestSetImagesPullsWholeWhatMayBeLazyNoLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a", Mode: prepull.ModeAuto}}})
+		defer stop()
+		pullsAs := func(want int, modes ...prepull.Mode) {
+			t.Helper()
+			var images []prepull.Image
+			for _, mode := range modes {
+				images = append(images, prepull.Image{Ref: "a", Mode: mode})
+			}
+			p.SetImages(images)
+			synctest.Wait()
+			require.Equal(t, want, store.pulls["docker.io/library/a:latest"])
+		}
+		pullsAs(1, prepull.ModeAuto)
+		pullsAs(1, prepull.ModeLazy)
+		pullsAs(2, prepull.ModeLazy, prepull.ModeEager)
+		pullsAs(2, prepull.ModeAuto)
+	})
+}
+
 func TestObserverSeesEveryStateOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen []prepull.State

@@ -174,6 +174,7 @@ func union(lists ...[]prepull.Image) []prepull.Image {
 			have.Priority = max(have.Priority, img.Priority)
 			have.Required = have.Required || img.Required
 			have.Pin = have.Pin || img.Pin
+			have.Mode = have.Mode.Stronger(img.Mode)
 			have.AtDigest = cmp.Or(have.AtDigest, img.AtDigest)
 		}
 	}
