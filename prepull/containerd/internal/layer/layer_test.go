@@ -34,6 +34,8 @@ func tarOf(tb testing.TB, entries ...entry) []byte {
 	for _, e := range entries {
 		h := &tar.Header{Name: e.name, Mode: 0o644, Size: int64(len(e.body)), Typeflag: tar.TypeReg, Linkname: e.link, Uid: os.Getuid(), Gid: os.Getgid()}
 		switch {
+		case e.kind == tar.TypeXGlobalHeader:
+			h = &tar.Header{Name: e.name, Typeflag: e.kind, PAXRecords: map[string]string{"comment": "none"}}
 		case e.kind != 0:
 			h.Typeflag = e.kind
 		case strings.HasSuffix(e.name, "/"):
