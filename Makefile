@@ -67,9 +67,13 @@ test-e2e: deps ## a real node: kubelet, containerd, scheduler (root)
 bench-probes: deps ## from fact to condition, beside pollers of 1s and 30s (root)
 	go run ./test/bench/probes -runs 200
 
-fuzz: ## every fuzz test of the agent for 30s each
-	@for pkg in ./agent ./agent/probe ./agent/probe/nvml ./agent/timeline; do \
-	  for name in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz); do go test -run '^$$' -fuzz "^$$name$$" -fuzztime 30s $$pkg; done; \
+# Fuzz tests found by name, so that none is forgotten. FUZZTIME is the time for each of them.
+FUZZTIME ?= 30s
+fuzz: ## every fuzz test for FUZZTIME each (30s)
+	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  names=$$(go test -list '^Fuzz' ./$$pkg | grep ^Fuzz); \
+	  for name in $$names; do \
+	    echo "$$pkg $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$pkg; done; \
 	done
 
 count: # the closing line of everything that ran since the last clean
