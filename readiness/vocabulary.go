@@ -3,6 +3,12 @@
 // clients, no clocks of its own, safe for concurrent use because nothing in it is mutable.
 package readiness
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
 // Domain prefixes every name that Headstart puts on a Node or a Pod.
 const Domain = "headstart.dev"
 
@@ -44,3 +50,19 @@ const (
 	LabelCSIReady    = Domain + "/csi-ready"
 	LabelGPUReady    = Domain + "/gpu-ready"
 )
+
+// LabelPrepullPrefix begins the labels of PrepullPolicies; all labels under it are the controller's. See PrepullLabel.
+const LabelPrepullPrefix = "prepull." + Domain + "/"
+
+// maxLabelName is how long a label's name may be, without its prefix.
+const maxLabelName = 63
+
+// PrepullLabel is the label of the PrepullPolicy of that name: "true" on nodes that have all of its images, absent on all
+// others. A name that is too long for a label is cut, and told apart by a hash.
+func PrepullLabel(policy string) string {
+	if len(policy) > maxLabelName {
+		sum := sha256.Sum256([]byte(policy))
+		policy = strings.TrimRight(policy[:maxLabelName-9], "-.") + "-" + hex.EncodeToString(sum[:4])
+	}
+	return LabelPrepullPrefix + policy
+}

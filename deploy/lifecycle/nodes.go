@@ -116,12 +116,13 @@ func conditionPatch(node *corev1.Node) ([]byte, error) {
 	return out, nil
 }
 
-// ours are the keys of our domain, and those of extra that are there, each set to null. The binding of a node to a rule is
+// ours are the keys of our domain and of prepull policies, and those of extra that are there, each set to null. The binding of a node to a rule is
 // the user's: a NodePool template carries it.
 func ours(have map[string]string, extra ...string) map[string]any {
 	out := map[string]any{}
 	for key := range have {
-		if strings.HasPrefix(key, readiness.Domain+"/") && key != readiness.AnnotationRule || slices.Contains(extra, key) {
+		ours := strings.HasPrefix(key, readiness.Domain+"/") && key != readiness.AnnotationRule
+		if ours || strings.HasPrefix(key, readiness.LabelPrepullPrefix) || slices.Contains(extra, key) {
 			out[key] = nil
 		}
 	}

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"headstart.dev/prepull/controller/resolve"
@@ -53,6 +55,9 @@ type Controller struct {
 	store     *store
 	events    *events
 	limits    pace
+	// labels writes the Nodes' labels, of the nodes whose names are in steering.
+	labels   metadata.ResourceInterface
+	steering workqueue.TypedRateLimitingInterface[string]
 
 	mu     sync.Mutex
 	byName map[string]*policy
@@ -90,6 +95,7 @@ func New(cfg Config) (*Controller, error) {
 	c := &Controller{
 		log: cfg.Log, byName: map[string]*policy{}, fleet: newFleet(), starts: newStarts(), refresh: map[string]bool{},
 		limits: pace{slots: cfg.Slots, patience: cfg.Patience}, wake: make(chan struct{}, 1),
+		steering: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](steerInterval, steerMost)),
 	}
 	if c.limits.slots == 0 {
 		c.limits.slots = defaultSlots
@@ -107,8 +113,19 @@ func New(cfg Config) (*Controller, error) {
 	return c, nil
 }
 
+// connect makes the clients. Watches go over HTTP/1.1, a connection each: on HTTP/2 a watch beside many short requests was
+// seen to stall for minutes (golang.org/x/net v0.59 on the server's side). Labels are written by a few workers, which need
+// no rate limit on this side.
 func (c *Controller) connect(cfg *rest.Config, namespace string) error {
-	var err error
+	writes := rest.CopyConfig(cfg)
+	writes.QPS = -1
+	labels, err := metadata.NewForConfig(writes)
+	if err != nil {
+		return fmt.Errorf("reach labels of nodes: %w", err)
+	}
+	c.labels = labels.Resource(corev1.SchemeGroupVersion.WithResource("nodes"))
+	cfg = rest.CopyConfig(cfg)
+	cfg.NextProtos = []string{"http/1.1"}
 	if c.policies, err = feed.NewPolicies(cfg); err != nil {
 		return err
 	}
@@ -141,6 +158,7 @@ func (c *Controller) Start(ctx context.Context) error {
 	wg.Go(func() { c.followPolicies(ctx) })
 	wg.Go(func() { c.followNodes(ctx) })
 	wg.Go(func() { c.saveRegularly(ctx) })
+	wg.Go(func() { c.steer(ctx) })
 	c.loop(ctx)
 	wg.Wait()
 	// The context has ended; what was learned in the last minute is worth one more second.

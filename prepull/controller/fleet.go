@@ -3,10 +3,12 @@ package controller
 import (
 	"hash/maphash"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/warm"
@@ -29,6 +31,9 @@ type member struct {
 	agent bool
 	// failed names the images whose pull the agent has given up.
 	failed map[string]bool
+	// version is the resourceVersion that labels are of; steered is when they were last written.
+	version string
+	steered time.Time
 	// published is a hash of the annotation: decoding 16 KiB for every other change of a Node would be waste.
 	published uint64
 }
@@ -49,6 +54,12 @@ func stripNode(in *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
 	return out
 }
 
+// outdated says whether an event is older than what is known of the node: than the answer to a write.
+func outdated(obj *metav1.PartialObjectMetadata, n *member) bool {
+	order, err := resourceversion.CompareResourceVersion(obj.ResourceVersion, n.version)
+	return err == nil && order < 0
+}
+
 // set takes a node over, and says whether something changed that a policy may depend on. The error is of an annotation
 // that cannot be read: the node then has nothing.
 func (f *fleet) set(obj *metav1.PartialObjectMetadata) (changed bool, err error) {
@@ -58,6 +69,10 @@ func (f *fleet) set(obj *metav1.PartialObjectMetadata) (changed bool, err error)
 		f.nodes[obj.Name] = n
 		f.index.Set(n.name, prepull.Inventory{})
 	}
+	if known && outdated(obj, n) {
+		return false, nil
+	}
+	n.version = obj.ResourceVersion
 	if !known || !maps.Equal(n.labels, obj.Labels) {
 		n.labels, n.arch, changed = obj.Labels, obj.Labels[corev1.LabelArchStable], true
 	}

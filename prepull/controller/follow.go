@@ -30,6 +30,7 @@ func (c *Controller) followPolicies(ctx context.Context) {
 				delete(c.byName, name)
 			}
 			c.knowPolicies, c.targets = true, true
+			c.steerAll()
 			c.mu.Unlock()
 			c.nudge()
 		},
@@ -43,6 +44,7 @@ func (c *Controller) followPolicies(ctx context.Context) {
 			c.mu.Lock()
 			delete(c.byName, obj.Name)
 			c.targets = true
+			c.steerAll()
 			c.mu.Unlock()
 			c.nudge()
 		},
@@ -59,6 +61,9 @@ func (c *Controller) setPolicy(obj *v1alpha1.PrepullPolicy) {
 	}
 	changed := p.obj == nil || p.obj.Generation != obj.Generation
 	p.setObject(obj, now)
+	if p.setSteering(now) {
+		c.steerAll()
+	}
 	if !changed {
 		return
 	}
@@ -85,12 +90,16 @@ func (c *Controller) followNodes(ctx context.Context) {
 			}
 			for _, obj := range list {
 				delete(gone, obj.Name)
+				if n := c.fleet.nodes[obj.Name]; n != nil {
+					n.version = "" // a list is the truth even where versions went back: an etcd that was restored
+				}
 				c.setNode(obj)
 			}
 			for name := range gone {
 				c.deleteNode(name)
 			}
 			c.knowNodes = true
+			c.steerAll()
 			c.mu.Unlock()
 			c.nudge()
 		},
@@ -114,6 +123,7 @@ func (c *Controller) setNode(obj *metav1.PartialObjectMetadata) {
 		c.log.Info("node published an inventory that cannot be read", "node", obj.Name, "cause", err.Error())
 	}
 	if changed {
+		c.steering.Add(obj.Name)
 		c.countsChanged()
 	}
 }

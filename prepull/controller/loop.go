@@ -161,6 +161,9 @@ func (c *Controller) write(ctx context.Context, p *policy, obj *v1alpha1.Prepull
 		// The watch may be ahead already.
 		if p.obj.Generation == stored.Generation && p.obj.ResourceVersion == obj.ResourceVersion {
 			p.obj = stored
+			if p.setSteering(time.Now()) {
+				c.steerAll()
+			}
 		}
 		c.log.V(2).Info("status written", "policy", klog.KObj(obj), "ready", obj.Status.Nodes.Ready)
 	case ctx.Err() != nil, apierrors.IsNotFound(err):

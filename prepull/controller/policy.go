@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"headstart.dev/prepull/v1alpha1"
+	"headstart.dev/prepull/warm"
 )
 
 const (
@@ -54,6 +55,12 @@ type policy struct {
 	holding   map[string]time.Time
 	list      string // of what holding is about
 
+	// steering is what the label on nodes was last decided by, wants the images that it stands for, and listed when they
+	// last changed.
+	steering basis
+	wants    []warm.Want
+	listed   time.Time
+
 	memory
 }
 
@@ -73,6 +80,21 @@ func (p *policy) setObject(obj *v1alpha1.PrepullPolicy, now time.Time) {
 		p.settled = obj.Status.ObservedGeneration != obj.Generation || len(obj.Status.Images) == 0
 	}
 	p.obj = obj
+}
+
+// setSteering takes over what the policy's label depends on, and says whether that has changed.
+func (p *policy) setSteering(now time.Time) bool {
+	before, first := p.steering, p.steering == basis{}
+	if p.steering = p.basis(); p.steering == before {
+		return false
+	}
+	if p.steering.list != before.list {
+		p.wants = wantsOf(pulledOf(p.obj.Status.Images))
+		if !first {
+			p.listed = now
+		}
+	}
+	return true
 }
 
 // soon asks for an evaluation at the given time or earlier, but never before the status may be written again.

@@ -50,10 +50,7 @@ type fleetView struct {
 func measure(uid string, nodes []*member, pulled []v1alpha1.ImageStatus, maxNodes int32, index *warm.Index,
 	p pace, before *v1alpha1.Turn, holding map[string]time.Time, now time.Time,
 ) progress {
-	v := fleetView{nodes: nodes, wants: make([]warm.Want, len(pulled))}
-	for i, img := range pulled {
-		v.wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: true}
-	}
+	v := fleetView{nodes: nodes, wants: wantsOf(pulled)}
 	for _, n := range nodes {
 		v.stands = append(v.stands, look(n, v.wants, index))
 		v.places = append(v.places, turn.Place(uid, n.name))
@@ -83,6 +80,15 @@ func measure(uid string, nodes []*member, pulled []v1alpha1.ImageStatus, maxNode
 		}
 	}
 	return out
+}
+
+// wantsOf is what a node must have to be ready.
+func wantsOf(pulled []v1alpha1.ImageStatus) []warm.Want {
+	wants := make([]warm.Want, len(pulled))
+	for i, img := range pulled {
+		wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: true}
+	}
+	return wants
 }
 
 // line is the nodes as the schedule needs them: those without an agent cannot be chosen, and those that have held a slot

@@ -74,7 +74,7 @@ spec:
 	node, err := admin.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:   "leave-1",
-			Labels: map[string]string{readiness.LabelCNIReady: "true", "example.com/kept": "a"},
+			Labels: map[string]string{readiness.LabelCNIReady: "true", readiness.PrepullLabel("web"): "true", "example.com/kept": "a"},
 			Annotations: map[string]string{
 				readiness.AnnotationTimeline: "{}", readiness.AnnotationImages: "{}", readiness.AnnotationRule: "leave", "example.com/kept": "a",
 			},
