@@ -22,7 +22,9 @@ type Config struct {
 	// Kubeconfig reaches the API server; empty means in-cluster, else /var/lib/kubelet/kubeconfig.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 	// StateDir holds the timeline file and the lock by which agents of one node hand over to each other.
-	StateDir   string          `json:"stateDir,omitempty"`
+	StateDir string `json:"stateDir,omitempty"`
+	// KubeletDir is the kubelet's root folder, in which its sockets are.
+	KubeletDir string          `json:"kubeletDir,omitempty"`
 	Containerd Containerd      `json:"containerd,omitzero"`
 	Images     []prepull.Image `json:"images,omitempty"`
 	Registry   Registry        `json:"registry,omitzero"`

@@ -56,7 +56,7 @@ type Probe struct {
 	ConfDir string `json:"confDir,omitempty"`
 	// Drivers (csi) are the names of the drivers that must answer.
 	Drivers []string `json:"drivers,omitempty"`
-	// KubeletDir (csi, gpu) is the kubelet's root folder.
+	// KubeletDir (csi, gpu) is the kubelet's root folder; the default is the config's.
 	KubeletDir string `json:"kubeletDir,omitempty"`
 	// MinDevices (gpu, efa) is how many devices must work; 0 means as many as the PCI bus shows.
 	MinDevices int `json:"minDevices,omitempty"`

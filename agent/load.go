@@ -75,6 +75,7 @@ func oneLine(err error) string {
 
 func (c *Config) setDefaults() {
 	setDefault(&c.StateDir, "/run/headstart")
+	setDefault(&c.KubeletDir, "/var/lib/kubelet")
 	setDefault(&c.Containerd.Address, "/run/containerd/containerd.sock")
 	setDefault(&c.Containerd.Namespace, "k8s.io")
 	setDefault(&c.Containerd.Snapshotter, "auto")
@@ -83,13 +84,13 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Register.KubeletConfigDir, "/etc/kubernetes/kubelet/config.json.d")
 	setDefault(&c.Register.KubeletArgsFile, "/run/headstart/kubelet.env")
 	for i := range c.Probes {
-		c.Probes[i].setDefaults()
+		c.Probes[i].setDefaults(c.KubeletDir)
 	}
 }
 
 // setDefaults follows corev1.Probe: period 10s, thresholds 1 and 3. The timeout is that of corev1.Probe too, but for
 // NVML: a healthy driver takes seconds to initialise eight GPUs without persistence mode.
-func (p *Probe) setDefaults() {
+func (p *Probe) setDefaults(kubeletDir string) {
 	setDefault(&p.Mode, ModeContinuous)
 	setDefault(&p.SuccessThreshold, 1)
 	setDefault(&p.FailureThreshold, 3)
@@ -107,7 +108,7 @@ func (p *Probe) setDefaults() {
 		setDefault(&p.Plugin, "auto")
 		setDefault(&p.ConfDir, "/etc/cni/net.d")
 	case ProbeCSI, ProbeGPU:
-		setDefault(&p.KubeletDir, "/var/lib/kubelet")
+		setDefault(&p.KubeletDir, kubeletDir)
 	default:
 	}
 }

@@ -17,6 +17,8 @@ type Prober struct {
 	Type            ProbeType
 	Checker         probe.Checker
 	Settings        probe.Settings
+	// source is what a rule asked for; a prober of the same condition and source is the same.
+	source string
 }
 
 // Probers builds the probes of a config.

@@ -42,7 +42,39 @@ func RuleProbers(cfg Config, rules []v1alpha1.NodeReadinessRule, node *corev1.No
 			taken[condition] = true
 			out = append(out, Prober{
 				Name: ds.Name, Condition: condition, Checker: ruleChecker(ds.ReadinessProbe, cfg.AllowExec),
-				Settings: ruleSettings(ds.ReadinessProbe),
+				Settings: ruleSettings(ds.ReadinessProbe), source: ds.ReadinessProbe.String(),
+			})
+		}
+	}
+	return out
+}
+
+// podGrace is longer than a kubelet takes to start again and to look at its pods.
+const podGrace = 10 * time.Second
+
+// podSettings look at what is in memory: on the kubelet's events, and now and then for what time alone changes.
+var podSettings = probe.Settings{
+	Period: 5 * time.Second, Pending: 5 * time.Second, Timeout: time.Second, SuccessThreshold: 1, FailureThreshold: 1, Dear: true,
+}
+
+// PodProbers build the reports of the pods that rules require of a node: one a DaemonSet that is required by name or by
+// selector of a rule that binds the node.
+func PodProbers(pods *probe.Pods, rules []v1alpha1.NodeReadinessRule, node *corev1.Node) []Prober {
+	taken := map[string]bool{}
+	var out []Prober
+	for i := range rules {
+		rule, err := readiness.FromNative(&rules[i])
+		if err != nil || !rule.Binds(node) {
+			continue
+		}
+		for _, ds := range rule.DaemonSets {
+			condition := string(ds.Report)
+			if condition == "" || taken[condition] || len(out) >= maxRuleProbes {
+				continue
+			}
+			taken[condition] = true
+			out = append(out, Prober{
+				Name: ds.String(), Condition: condition, Checker: &probe.DaemonSet{Want: ds, Pods: pods, Grace: podGrace}, Settings: podSettings,
 			})
 		}
 	}

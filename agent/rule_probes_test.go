@@ -71,3 +71,28 @@ func TestRuleProbersLookAtThisNodeOnly(t *testing.T) {
 		})
 	}
 }
+
+func TestPodProbersReportTheDaemonSetsThatRulesRequire(t *testing.T) {
+	pool := map[string]string{"pool": "fast"}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: pool}}
+	requires := func(name string, labels map[string]string, required ...v1alpha1.RequiredDaemonSet) v1alpha1.NodeReadinessRule {
+		return v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.NodeReadinessRuleSpec{
+			NodeSelector: &metav1.LabelSelector{MatchLabels: labels}, RequiredDaemonSets: required,
+		}}
+	}
+	cni := v1alpha1.RequiredDaemonSet{Namespace: "kube-system", Name: "aws-node"}
+	csi := v1alpha1.RequiredDaemonSet{Namespace: "kube-system", Name: "ebs-csi-node", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "ebs"}}}
+	all := v1alpha1.RequiredDaemonSet{Namespace: "kube-system", Name: "*"}
+	got := agent.PodProbers(probe.NewPods("/nonexistent"), []v1alpha1.NodeReadinessRule{
+		requires("a", pool, cni, csi), requires("b", pool, cni, all),
+		requires("c", map[string]string{"pool": "slow"}, v1alpha1.RequiredDaemonSet{Namespace: "other", Name: "other"}),
+	}, node)
+	conditions := []string{}
+	for _, p := range got {
+		conditions = append(conditions, p.Condition)
+		require.Equal(t, "KubeletAway", p.Once(t.Context()).Reason)
+	}
+	require.Len(t, conditions, 2, "one a DaemonSet; none for all of a namespace, which is for the controller to know")
+	require.Equal(t, "headstart.dev/DaemonSetReady.kube-system.aws-node", conditions[0])
+	require.Regexp(t, `^headstart\.dev/DaemonSetReady\.kube-system\.ebs-csi-node_[0-9a-f]{12}$`, conditions[1])
+}

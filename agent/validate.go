@@ -20,6 +20,7 @@ func (c *Config) validate() error {
 	var errs field.ErrorList
 	errs = append(errs, c.validateType()...)
 	errs = append(errs, absolute(field.NewPath("stateDir"), c.StateDir)...)
+	errs = append(errs, absolute(field.NewPath("kubeletDir"), c.KubeletDir)...)
 	if c.NodeName != "" {
 		for _, msg := range validation.IsDNS1123Subdomain(c.NodeName) {
 			errs = append(errs, field.Invalid(field.NewPath("nodeName"), c.NodeName, msg))

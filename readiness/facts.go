@@ -43,6 +43,8 @@ type Pod struct {
 	Labels      map[string]string
 	Ready       bool
 	Terminating bool
+	// Changed is when Ready last changed, by the node's clock; zero where it never did.
+	Changed time.Time
 }
 
 // DaemonSetSpec is what the engine keeps of a DaemonSet: what decides where its pods can be.

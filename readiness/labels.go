@@ -61,7 +61,7 @@ func (f *Facts) optionalReady(ds *DaemonSet, r *Rule) bool {
 		return false
 	}
 	var v verdict
-	checkDaemonSet(ds, r, f, &v)
+	checkDaemonSet(ds, r, f, false, &v)
 	return len(v.unmet) == 0
 }
 

@@ -72,6 +72,7 @@ func (r *Rule) addDaemonSets(spec *v1alpha1.NodeReadinessRuleSpec) error {
 			return err
 		}
 		ds := DaemonSet{Namespace: in.Namespace, Name: in.Name, Selector: sel}
+		ds.Report = ds.reportCondition()
 		if in.ReadinessProbe != nil {
 			ds.ProbeCondition = ProbeCondition(in.Name)
 			ds.ExecProbe = in.ReadinessProbe.Exec != nil

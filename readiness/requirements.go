@@ -61,7 +61,7 @@ func check(r *Rule, f *Facts, fresh bool, now time.Time) verdict {
 	var v verdict
 	checkConditions(r, f, fresh, now, &v)
 	for i := range r.DaemonSets {
-		checkDaemonSet(&r.DaemonSets[i], r, f, &v)
+		checkDaemonSet(&r.DaemonSets[i], r, f, fresh, &v)
 		if probe := r.DaemonSets[i].ProbeCondition; probe != "" {
 			checkProbe(&r.DaemonSets[i], f, fresh, &v)
 		}
@@ -199,9 +199,12 @@ func agentBoot(node *corev1.Node) (string, bool) {
 	return timeline.BootID, true
 }
 
-func checkDaemonSet(ds *DaemonSet, r *Rule, f *Facts, v *verdict) {
+func checkDaemonSet(ds *DaemonSet, r *Rule, f *Facts, fresh bool, v *verdict) {
+	report := f.reported(ds, fresh)
 	if f.Partial {
-		v.miss(ReasonDaemonSetUnknown, ds.String(), "needs a Ready pod of DaemonSet %s on the node, which was not looked at", ds)
+		if report == nil {
+			v.miss(ReasonDaemonSetUnknown, ds.String(), "needs a Ready pod of DaemonSet %s on the node, which was not looked at%s", ds, f.toldOf(ds))
+		}
 		return
 	}
 	if ds.wildcard() {
@@ -210,11 +213,19 @@ func checkDaemonSet(ds *DaemonSet, r *Rule, f *Facts, v *verdict) {
 				continue
 			}
 			one := DaemonSet{Namespace: spec.Namespace, Name: spec.Name}
-			checkPods(&one, f, v)
+			checkPods(&one, f, nil, v)
 		}
 		return
 	}
-	checkPods(ds, f, v)
+	checkPods(ds, f, report, v)
+}
+
+// toldOf is what the agent says of a DaemonSet's pod that is not Ready.
+func (f *Facts) toldOf(ds *DaemonSet) string {
+	if have := f.condition(ds.Report); have != nil {
+		return because(have)
+	}
+	return ""
 }
 
 func (f *Facts) daemonSets(namespace string) []*DaemonSetSpec {
@@ -224,14 +235,14 @@ func (f *Facts) daemonSets(namespace string) []*DaemonSetSpec {
 	return f.DaemonSets(namespace)
 }
 
-func checkPods(ds *DaemonSet, f *Facts, v *verdict) {
+func checkPods(ds *DaemonSet, f *Facts, report *corev1.NodeCondition, v *verdict) {
 	notReady := ""
 	for i := range f.Pods {
 		pod := &f.Pods[i]
 		if pod.Terminating || !ds.owns(pod) {
 			continue
 		}
-		if pod.Ready {
+		if pod.Ready || newer(report, pod) {
 			return
 		}
 		notReady = pod.Name

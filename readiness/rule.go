@@ -62,6 +62,9 @@ type DaemonSet struct {
 	ProbeCondition corev1.NodeConditionType
 	// ExecProbe says that the probe runs a command, which the agent does only where its config allows it.
 	ExecProbe bool
+	// Report is the node condition by which the agent of a node reports the pod, where its kubelet tells it of pods; ""
+	// for what no agent reports.
+	Report corev1.NodeConditionType
 	// ReadyLabel is the label of an optional DaemonSet; "" for none.
 	ReadyLabel string
 }

@@ -85,7 +85,7 @@ func podFact(in *corev1.Pod) readiness.Pod {
 	}
 	for i := range in.Status.Conditions {
 		if c := &in.Status.Conditions[i]; c.Type == corev1.PodReady {
-			p.Ready = c.Status == corev1.ConditionTrue
+			p.Ready, p.Changed = c.Status == corev1.ConditionTrue, c.LastTransitionTime.Time
 		}
 	}
 	return p
@@ -103,7 +103,9 @@ func stripPod(in *corev1.Pod) *corev1.Pod {
 	out.Spec.NodeName = in.Spec.NodeName
 	for i := range in.Status.Conditions {
 		if c := &in.Status.Conditions[i]; c.Type == corev1.PodReady {
-			out.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionStatus(intern(string(c.Status)))}}
+			out.Status.Conditions = []corev1.PodCondition{{
+				Type: corev1.PodReady, Status: corev1.ConditionStatus(intern(string(c.Status))), LastTransitionTime: c.LastTransitionTime,
+			}}
 		}
 	}
 	return out

@@ -69,6 +69,32 @@ func (e *env) readyPod(ns, name, node string, labels map[string]string, owner st
 	require.NoError(e.t, e.Status().Update(e.t.Context(), pod))
 }
 
+func TestTheAgentsReportOfAPodReleasesBeforeThePodsOwnStatusComes(t *testing.T) {
+	e := newEnv(t)
+	rule := e.rule(func(r *v1alpha1.NodeReadinessRule) {
+		r.Spec.Conditions = nil
+		r.Spec.RequiredDaemonSets = []v1alpha1.RequiredDaemonSet{{Namespace: "default", Name: e.pool, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"ds": e.pool}}}}
+	})
+	native, err := readiness.FromNative(rule)
+	require.NoError(t, err)
+	report := string(native.DaemonSets[0].Report)
+	e.startController()
+	node, other := e.node(tainted(taintKey(rule))), e.node(tainted(taintKey(rule)))
+	held := func(name, why string) {
+		e.stays(name, why, func(n *corev1.Node) bool { return hasTaint(n, taintKey(rule)) })
+	}
+	e.report(node.Name, report, corev1.ConditionTrue)
+	held(node.Name, "a report of a pod that nobody has made")
+	for _, n := range []*corev1.Node{node, other} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: n.Name, Labels: map[string]string{"ds": e.pool}}}
+		pod.Spec = corev1.PodSpec{NodeName: n.Name, Containers: []corev1.Container{{Name: "c", Image: "example.com/c:1"}}}
+		require.NoError(t, e.Create(t.Context(), pod))
+		t.Cleanup(func() { e.drop(pod) })
+	}
+	e.eventuallyTainted(node.Name, taintKey(rule), false)
+	held(other.Name, "its own agent has said nothing")
+}
+
 func (e *env) daemonSet(name string, tolerations ...corev1.Toleration) {
 	e.t.Helper()
 	labels := map[string]string{"ds": name}
