@@ -14,7 +14,7 @@ import (
 
 // lockPoll is how often a standing-by agent looks whether the other one has gone. The kernel gives the lock up with the
 // process that holds it, so a crash is noticed within this time.
-const lockPoll = 500 * time.Millisecond
+const lockPoll = 100 * time.Millisecond
 
 // lock makes this agent the one that works for its node, and waits for as long as another one does. The lock is the
 // kernel's, on a file of the state folder, which the DaemonSet's agent and the host's share; it has the node's name, so

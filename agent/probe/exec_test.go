@@ -67,30 +67,11 @@ func openFiles(t *testing.T) int {
 	require.NoError(t, err)
 	count := 0
 	for _, entry := range entries {
-		// The runtime makes these two when it first needs them.
 		target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name()))
-		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
+		// The runtime makes these two when it first needs them; an inotify or a pidfd is somebody's.
+		if err == nil && !strings.HasPrefix(target, "anon_inode:[eventpoll]") && !strings.HasPrefix(target, "anon_inode:[eventfd]") {
 			count++
 		}
 	}
 	return count
-}
-
-func TestWhatHangsNeitherBlocksOthersNorLeavesAnythingBehind(t *testing.T) {
-	dir := socketDir(t)
-	silent(t, listen(t, "unix", filepath.Join(dir, "hangs.sock")))
-	hung := &probe.GRPC{Address: "unix://" + filepath.Join(dir, "hangs.sock")}
-	path := filepath.Join(dir, "f")
-	settings := eventsOnly
-	settings.Timeout = 50 * time.Millisecond
-	settings.Pending = 50 * time.Millisecond
-	before := openFiles(t)
-	hungResults := start(t, hung, settings)
-	results := start(t, &probe.File{Path: path}, eventsOnly)
-	require.Equal(t, probe.False, next(t, results).Status)
-	require.Equal(t, probe.ReasonTimeout, next(t, hungResults).Reason)
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	require.Equal(t, probe.True, next(t, results).Status)
-	// One connection of a look and one of the health stream, each with two ends in this process.
-	require.Eventually(t, func() bool { return openFiles(t) <= before+4+10 }, childTime, 10*time.Millisecond)
 }

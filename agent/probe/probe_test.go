@@ -2,11 +2,13 @@ package probe_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -73,27 +75,30 @@ func serve(t *testing.T, listener net.Listener, register func(*grpc.Server)) *gr
 	return server
 }
 
-// silent accepts connections and never says a word.
+// silent accepts connections and never says a word. It closes its end when the other has.
 func silent(t *testing.T, listener net.Listener) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var conns []net.Conn
-		defer func() {
-			for _, c := range conns {
-				_ = c.Close()
-			}
-		}()
+	var serving sync.WaitGroup
+	ended := make(chan struct{})
+	serving.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			conns = append(conns, conn)
+			serving.Go(func() {
+				heard := make(chan struct{})
+				go func() { defer close(heard); _, _ = io.Copy(io.Discard, conn) }()
+				select {
+				case <-heard:
+				case <-ended:
+				}
+				_ = conn.Close()
+				<-heard
+			})
 		}
-	}()
-	t.Cleanup(func() { _ = listener.Close(); <-done })
+	})
+	t.Cleanup(func() { close(ended); _ = listener.Close(); serving.Wait() })
 }
 
 func TestHTTP(t *testing.T) {
