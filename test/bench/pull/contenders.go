@@ -86,7 +86,7 @@ func worker(engine string) func(context.Context, *run) error {
 		if err != nil {
 			return err
 		}
-		args := append([]string{"-worker", engine, "-address", r.ctd.Address(), "-host", r.server.host, "-dir", filepath.Join(r.dir, "bare")}, r.refs...)
+		args := append([]string{"-worker", engine, "-address", r.ctd.Address(), "-host", r.server.host, "-dir", filepath.Join(r.dir, "bare"), "-profile", r.profile}, r.refs...)
 		return r.child(ctx, self, args...)
 	}
 }

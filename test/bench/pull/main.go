@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +36,7 @@ type options struct {
 	rates, images, only string
 	rounds              int
 	tools, jsonPath     string
-	worker              string
+	worker, profile     string
 	address, host, dir  string
 }
 
@@ -47,6 +48,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "runs of every contender")
 	flag.StringVar(&o.tools, "tools", "", "folder with ctr; contenders that need it are left out without")
 	flag.StringVar(&o.jsonPath, "json", "", "file for all figures")
+	flag.StringVar(&o.profile, "profile", "", "file for a processor profile of the last run of an engine")
 	flag.StringVar(&o.worker, "worker", "", "for this program's own use")
 	flag.StringVar(&o.address, "address", "", "for this program's own use")
 	flag.StringVar(&o.host, "host", "", "for this program's own use")
@@ -55,7 +57,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	var err error
 	if o.worker != "" {
-		err = work(ctx, o, flag.Args())
+		err = profiled(o.profile, func() error { return work(ctx, o, flag.Args()) })
 	} else {
 		err = bench(ctx, o, os.Stdout)
 	}
@@ -64,6 +66,23 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench pull:", err)
 		os.Exit(1)
 	}
+}
+
+// profiled runs a function and writes what its processor time went into, when a file is named.
+func profiled(path string, run func() error) error {
+	if path == "" {
+		return run()
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = run()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 // work pulls by one engine and nothing else.
@@ -187,7 +206,7 @@ func compare(ctx context.Context, o options, s *server, refs []string) (result, 
 			if !chosen(c.name, o) {
 				continue
 			}
-			f, err := measure(ctx, c, s, refs, o.tools)
+			f, err := measure(ctx, c, s, refs, o)
 			if err != nil {
 				return r, err
 			}

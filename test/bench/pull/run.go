@@ -30,6 +30,8 @@ type run struct {
 	refs   []string
 	dir    string // a fresh file system in memory
 	tools  string
+	// profile is where an engine writes its processor profile, "" for none.
+	profile string
 
 	mu     sync.Mutex
 	cpu    time.Duration
@@ -59,7 +61,7 @@ func (r *run) addUsage(state *os.ProcessState) {
 }
 
 // measure runs a contender once: fresh file system, fresh containerd, and all of it gone afterwards.
-func measure(ctx context.Context, c contender, s *server, refs []string, tools string) (f figures, err error) {
+func measure(ctx context.Context, c contender, s *server, refs []string, o options) (f figures, err error) {
 	dir, err := os.MkdirTemp("", "headstart-bench-")
 	if err != nil {
 		return f, err
@@ -81,7 +83,7 @@ func measure(ctx context.Context, c contender, s *server, refs []string, tools s
 	if err != nil {
 		return f, err
 	}
-	r := &run{server: s, ctd: ctd, refs: refs, dir: dir, tools: tools}
+	r := &run{server: s, ctd: ctd, refs: refs, dir: dir, tools: o.tools, profile: o.profile}
 	s.sent.Store(0)
 	before, usedBefore := cpuOf(pid), used(dir)
 	peak := watchDisk(dir)

@@ -112,7 +112,7 @@ func (x *extractor) entries(ctx context.Context) error {
 		}
 		header.Name = filepath.Clean(header.Name)
 		if err := x.entry(header); err != nil {
-			return fmt.Errorf("%q: %w", header.Name, err)
+			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
 		if len(x.implied)+len(x.named) > maxNameEntries {
 			return fmt.Errorf("more than %d directories", maxNameEntries)
@@ -122,6 +122,9 @@ func (x *extractor) entries(ctx context.Context) error {
 
 // entry makes one file. The header's name is clean.
 func (x *extractor) entry(header *tar.Header) error {
+	if max(len(header.Name), len(header.Linkname)) >= unix.PathMax {
+		return unix.ENAMETOOLONG
+	}
 	parent, base := filepath.Split(header.Name)
 	if base == "" || base == "." || base == ".." {
 		return nil // the root itself, which is the snapshotter's to make
@@ -172,8 +175,8 @@ func (x *extractor) impliedDirs() ([]string, error) {
 	all := make([]string, 0, len(x.implied))
 	for rel := range x.implied {
 		fd, err := openDir(x.rootFD, rel, unix.O_PATH)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			continue // removed, or replaced by a file or a link
+		if notDir(err) {
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look at the directory %q: %w", rel, err)

@@ -29,13 +29,18 @@ func (f *folder) child(base string) string { return filepath.Join(f.rel, base) }
 
 // folder returns the directory in which an entry lies, and makes it when no entry has.
 func (x *extractor) folder(name string) (*folder, error) {
-	name = strings.Trim(name, "/")
+	if name = strings.Trim(name, "/"); name == "." {
+		name = ""
+	}
 	if f, open := x.folders[name]; open {
 		return f, nil
 	}
 	f := &folder{rel: name, direct: true}
 	var err error
-	if f.fd, err = openDir(x.rootFD, name, unix.O_PATH); err != nil {
+	if f.fd, err = openDir(x.rootFD, name, unix.O_PATH); errors.Is(err, unix.ENOENT) {
+		f, err = x.imply(name)
+	}
+	if err != nil {
 		if f, err = x.resolve(name); err != nil {
 			return nil, err
 		}
@@ -57,6 +62,25 @@ func openDir(root int, rel string, flags uint64) (int, error) {
 		Flags:   flags | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
+}
+
+// imply makes a directory that no entry has named. Any error says that it does not go this way.
+func (x *extractor) imply(name string) (*folder, error) {
+	in, err := x.folder(filepath.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Base(name)
+	if err := unix.Mkdirat(in.fd, base, 0o755); err != nil {
+		return nil, err
+	}
+	rel := in.child(base)
+	x.implied[rel] = struct{}{}
+	if err := unix.Fchmodat(in.fd, base, 0o755, 0); err != nil { // whatever the umask is
+		return nil, err
+	}
+	fd, err := unix.Openat(in.fd, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return &folder{fd: fd, rel: rel, direct: in.direct}, err
 }
 
 // resolve finds a directory as containerd does: links are followed as if the layer were the root of the file system, and

@@ -182,6 +182,8 @@ var hostilePaths = [][]entry{
 	{{name: "link", link: "../.."}, {name: "link/.wh..wh..opq"}},
 	{{name: "x", body: "1"}, {name: "x/y", body: "2"}},
 	{{name: "loop", link: "loop"}, {name: "loop/file", body: "x"}},
+	{{name: strings.Repeat("deep/", 20_000) + "x", body: "x"}},
+	{{name: "hard", kind: tar.TypeLink, link: strings.Repeat("deep/", 20_000) + "x"}},
 	{{name: "", body: ""}, {name: ".", body: ""}, {name: "./", body: ""}},
 }
 
