@@ -19,7 +19,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -58,6 +57,7 @@ func main() {
 	var err error
 	if o.worker != "" {
 		err = profiled(o.profile, func() error { return work(ctx, o, flag.Args()) })
+		fmt.Println(writtenBy("self")) // the last line is for the run that started this
 	} else {
 		err = bench(ctx, o, os.Stdout)
 	}
@@ -178,6 +178,7 @@ func bench(ctx context.Context, o options, out io.Writer) error {
 			r.Image, r.Rate = name, mibs
 			results = append(results, r)
 			r.print(out)
+			r.printBars(out)
 		}
 	}
 	if o.jsonPath == "" {
@@ -188,14 +189,6 @@ func bench(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	return os.WriteFile(o.jsonPath, data, 0o600)
-}
-
-// result is one image at one rate.
-type result struct {
-	Image string               `json:"image"`
-	Rate  int64                `json:"mibPerSecondAndConnection"`
-	Runs  map[string][]figures `json:"runs"`
-	order []string
 }
 
 // compare lets the contenders take turns.
@@ -227,54 +220,4 @@ func chosen(name string, o options) bool {
 		return true
 	}
 	return slices.ContainsFunc(strings.Split(o.only, ","), func(part string) bool { return strings.HasPrefix(name, part) })
-}
-
-func (r result) print(out io.Writer) {
-	fmt.Fprintf(out, "\n%s, %s a connection, %s latency, median of %d\n", r.Image, rateName(r.Rate), latency, len(r.Runs[r.order[0]]))
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "contender\tseconds\tof bare\tCPU s\tfetched MiB\tpeak disk MiB\tpeak memory MiB\ttree\t")
-	limit := median(r.Runs["bare limit"], func(f figures) float64 { return f.Seconds })
-	for _, name := range r.order {
-		runs := r.Runs[name]
-		seconds := median(runs, func(f figures) float64 { return f.Seconds })
-		ratio := "-"
-		if limit > 0 {
-			ratio = fmt.Sprintf("%.2f", seconds/limit)
-		}
-		fmt.Fprintf(w, "%s\t%.2f\t%s\t%.1f\t%.0f\t%.0f\t%.0f\t%s\t\n", name, seconds, ratio,
-			median(runs, func(f figures) float64 { return f.CPU }),
-			median(runs, func(f figures) float64 { return float64(f.Fetched) / mib }),
-			median(runs, func(f figures) float64 { return float64(f.Disk) / mib }),
-			median(runs, func(f figures) float64 { return float64(f.Memory) / mib }), trees(runs))
-	}
-	_ = w.Flush()
-}
-
-// trees is the digest that all runs agree on.
-func trees(runs []figures) string {
-	for _, f := range runs {
-		if f.Tree != runs[0].Tree {
-			return "DIFFER"
-		}
-	}
-	return runs[0].Tree
-}
-
-func rateName(mibs int64) string {
-	if mibs == 0 {
-		return "unlimited"
-	}
-	return fmt.Sprintf("%d MiB/s", mibs)
-}
-
-func median(runs []figures, of func(figures) float64) float64 {
-	if len(runs) == 0 {
-		return 0
-	}
-	values := make([]float64, len(runs))
-	for i, f := range runs {
-		values[i] = of(f)
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
 }

@@ -33,9 +33,10 @@ type run struct {
 	// profile is where an engine writes its processor profile, "" for none.
 	profile string
 
-	mu     sync.Mutex
-	cpu    time.Duration
-	memory int64
+	mu      sync.Mutex
+	cpu     time.Duration
+	memory  int64
+	written int64 // by the programs that were run
 }
 
 // figures of one run.
@@ -44,6 +45,7 @@ type figures struct {
 	Seconds   float64 `json:"seconds"`
 	CPU       float64 `json:"cpuSeconds"`
 	Fetched   int64   `json:"fetchedBytes"`
+	Written   int64   `json:"writtenBytes"`
 	Disk      int64   `json:"peakDiskBytes"`
 	Memory    int64   `json:"peakMemoryBytes"`
 	Tree      string  `json:"tree"`
@@ -85,7 +87,7 @@ func measure(ctx context.Context, c contender, s *server, refs []string, o optio
 	}
 	r := &run{server: s, ctd: ctd, refs: refs, dir: dir, tools: o.tools, profile: o.profile}
 	s.sent.Store(0)
-	before, usedBefore := cpuOf(pid), used(dir)
+	before, usedBefore, writtenBefore := cpuOf(pid), used(dir), writtenBy(strconv.Itoa(pid))
 	peak := watchDisk(dir)
 	began := time.Now()
 	if err := c.run(ctx, r); err != nil {
@@ -93,7 +95,11 @@ func measure(ctx context.Context, c contender, s *server, refs []string, o optio
 	}
 	f = figures{Contender: c.name, Seconds: time.Since(began).Seconds(), Disk: peak() - usedBefore, Fetched: s.sent.Load(), Memory: r.memory}
 	f.CPU = (cpuOf(pid) - before + r.cpu).Seconds()
-	if c.name != "bare limit" {
+	f.Written = writtenBy(strconv.Itoa(pid)) - writtenBefore
+	if c.writes {
+		f.Written += r.written
+	}
+	if c.name != bareName {
 		f.Tree, err = treesOf(ctx, ctd, refs)
 	}
 	return f, err
@@ -125,6 +131,19 @@ func used(dir string) int64 {
 		return 0
 	}
 	return int64(stat.Blocks-stat.Bfree) * stat.Bsize
+}
+
+// writtenBy is what a process has handed to write calls, in bytes: files, but for the little that goes to sockets.
+func writtenBy(pid string) int64 {
+	data, err := os.ReadFile("/proc/" + pid + "/io")
+	if err != nil {
+		return 0
+	}
+	var rchar, wchar int64
+	if _, err := fmt.Sscanf(string(data), "rchar: %d\nwchar: %d", &rchar, &wchar); err != nil {
+		return 0
+	}
+	return wchar
 }
 
 // clockTicks is the unit of /proc/PID/stat on Linux for all architectures that Go has.
