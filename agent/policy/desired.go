@@ -88,9 +88,12 @@ func (s *subscription) chosen(n node, place int64) bool {
 // of the spec by tag. again is when that changes by time alone.
 func (s *subscription) list(now time.Time) (list []prepull.Image, again time.Time) {
 	pin := s.policy.Spec.Pin == nil || *s.policy.Spec.Pin
+	mode := prepull.Mode(cmp.Or(s.policy.Spec.Mode, v1alpha1.ModeAuto))
 	for _, img := range s.policy.Status.Images {
 		if img.LeftOut == "" {
-			list = append(list, prepull.Image{Ref: img.Image, AtDigest: img.Digest, Priority: img.Priority, Required: img.Required, Pin: pin})
+			list = append(list, prepull.Image{
+				Ref: img.Image, AtDigest: img.Digest, Priority: img.Priority, Required: img.Required, Pin: pin, Mode: mode,
+			})
 		}
 	}
 	if s.policy.Status.ObservedGeneration >= s.policy.Generation {
@@ -105,7 +108,7 @@ func (s *subscription) list(now time.Time) (list []prepull.Image, again time.Tim
 		if err != nil || slices.ContainsFunc(list, func(have prepull.Image) bool { return have.Ref == name }) {
 			continue
 		}
-		list = append(list, prepull.Image{Ref: name, Priority: img.Priority, Required: img.Required, Pin: pin})
+		list = append(list, prepull.Image{Ref: name, Priority: img.Priority, Required: img.Required, Pin: pin, Mode: mode})
 	}
 	return list, time.Time{}
 }
@@ -127,10 +130,12 @@ func (s *subscription) start(list []prepull.Image, place int64, first bool, now 
 	return s.waiting.Add(time.Duration(width * float64(place) / float64(turn.Last)))
 }
 
-// pulls says whether the new list holds something that the old one does not.
+// pulls says whether the new list holds something that the old one does not, or wants whole what could be lazy.
 func pulls(old, list []prepull.Image) bool {
 	return slices.ContainsFunc(list, func(img prepull.Image) bool {
-		return !slices.ContainsFunc(old, func(have prepull.Image) bool { return have.Ref == img.Ref && have.AtDigest == img.AtDigest })
+		return !slices.ContainsFunc(old, func(have prepull.Image) bool {
+			return have.Ref == img.Ref && have.AtDigest == img.AtDigest && (img.Mode.Lazy() || !have.Mode.Lazy())
+		})
 	})
 }
 
@@ -141,7 +146,7 @@ func sameName(img prepull.Image) func(prepull.Image) bool {
 func fingerprint(list []prepull.Image) string {
 	var b strings.Builder
 	for _, img := range list {
-		b.WriteString(img.Ref + "=" + img.AtDigest + "\n")
+		b.WriteString(img.Ref + "=" + img.AtDigest + " " + string(img.Mode) + "\n")
 	}
 	return b.String()
 }

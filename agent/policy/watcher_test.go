@@ -134,14 +134,14 @@ func TestPoliciesAddToTheStaticListAndGo(t *testing.T) {
 		require.Zero(t, a.calls(), "a node whose labels nobody knows is chosen by nobody")
 		a.watcher.SetNode("n1", map[string]string{"pool": gpu})
 		synctest.Wait()
-		app := prepull.Image{Ref: "r.example/app:v1", AtDigest: "sha256:2", Pin: true}
+		app := prepull.Image{Ref: "r.example/app:v1", AtDigest: "sha256:2", Pin: true, Mode: "Auto"}
 		a.wants(prepull.Image{Ref: "nginx", AtDigest: "sha256:1", Priority: 5, Required: true, Pin: true}, app)
 
 		a.set(other)
 		require.Equal(t, 1, a.calls(), "what changes nothing here applies nothing")
 		a.watcher.SetNode("n1", map[string]string{"pool": "cpu"})
 		synctest.Wait()
-		a.wants(static, prepull.Image{Ref: "r.example/other:v1", AtDigest: "sha256:3", Pin: true})
+		a.wants(static, prepull.Image{Ref: "r.example/other:v1", AtDigest: "sha256:3", Pin: true, Mode: "Auto"})
 		a.delete(other)
 		a.wants(static)
 	})
@@ -153,7 +153,7 @@ func TestMovedTagIsApplied(t *testing.T) {
 		a.watcher.SetNode("n1", map[string]string{"pool": gpu})
 		a.list(made("web", at("r.example/app:v1", "sha256:1")))
 		a.set(made("web", at("r.example/app:v1", "sha256:2")))
-		a.wants(prepull.Image{Ref: "r.example/app:v1", AtDigest: "sha256:2", Pin: true})
+		a.wants(prepull.Image{Ref: "r.example/app:v1", AtDigest: "sha256:2", Pin: true, Mode: "Auto"})
 	})
 }
 
@@ -163,15 +163,15 @@ func TestControllerThatIsAwayKeepsNoNodeCold(t *testing.T) {
 		a.watcher.SetNode("n1", map[string]string{"pool": gpu})
 		p := made("web", at("r.example/learned:v1", "sha256:1"))
 		p.Generation = 2
-		p.Spec.Pin = new(false)
+		p.Spec.Pin, p.Spec.Mode = new(false), v1alpha1.ModeLazy
 		p.Spec.Images = []v1alpha1.Image{{Image: "app:v1", Priority: 7, Required: true}, {Image: "NO IMAGE"}}
 		began := time.Now()
 		a.list(p)
-		learned := prepull.Image{Ref: "r.example/learned:v1", AtDigest: "sha256:1"}
+		learned := prepull.Image{Ref: "r.example/learned:v1", AtDigest: "sha256:1", Mode: "Lazy"}
 		a.wants(learned)
 		time.Sleep(5 * time.Second) //nolint:forbidigo // the bubble's clock
 		synctest.Wait()
-		a.wants(learned, prepull.Image{Ref: "docker.io/library/app:v1", Priority: 7, Required: true})
+		a.wants(learned, prepull.Image{Ref: "docker.io/library/app:v1", Priority: 7, Required: true, Mode: "Lazy"})
 		require.Equal(t, 5*time.Second, time.Since(began))
 	})
 }
@@ -217,7 +217,7 @@ func TestNodeWaitsForItsTurn(t *testing.T) {
 		p := made("web", required, at("r.example/app:v1", "sha256:1"), at("r.example/old:v1", "sha256:1"))
 		p.Status.Turn = &v1alpha1.Turn{Members: turn.Last, Open: place - 1}
 		a.list(p)
-		wantRequired := prepull.Image{Ref: required.Image, AtDigest: "sha256:1", Required: true, Pin: true}
+		wantRequired := prepull.Image{Ref: required.Image, AtDigest: "sha256:1", Required: true, Pin: true, Mode: "Auto"}
 		a.wants(wantRequired)
 
 		open := p.DeepCopy()
@@ -228,7 +228,7 @@ func TestNodeWaitsForItsTurn(t *testing.T) {
 		moved := p.DeepCopy()
 		moved.Status.Images = []v1alpha1.ImageStatus{required, at("r.example/app:v1", "sha256:2")}
 		a.set(moved)
-		a.wants(wantRequired, prepull.Image{Ref: "r.example/app:v1", AtDigest: "sha256:1", Pin: true})
+		a.wants(wantRequired, prepull.Image{Ref: "r.example/app:v1", AtDigest: "sha256:1", Pin: true, Mode: "Auto"})
 		time.Sleep(9 * time.Minute) //nolint:forbidigo // the bubble's clock
 		synctest.Wait()
 		require.Equal(t, "sha256:1", a.last()[1].AtDigest, "what is warm stays while it waits")
@@ -261,6 +261,6 @@ func TestLostWatchForgetsWhatHasGone(t *testing.T) {
 		a.list(made("a", at("r.example/a:v1", "")), made("b", at("r.example/b:v1", "")))
 		require.Len(t, a.last(), 2)
 		a.list(made("b", at("r.example/b:v1", "")))
-		a.wants(prepull.Image{Ref: "r.example/b:v1", Pin: true})
+		a.wants(prepull.Image{Ref: "r.example/b:v1", Pin: true, Mode: "Auto"})
 	})
 }

@@ -88,11 +88,9 @@ func (p *policy) setSteering(now time.Time) bool {
 	if p.steering = p.basis(); p.steering == before {
 		return false
 	}
-	if p.steering.list != before.list {
-		p.wants = wantsOf(pulledOf(p.obj.Status.Images))
-		if !first {
-			p.listed = now
-		}
+	p.wants = wantsOf(pulledOf(p.obj.Status.Images), p.obj.Spec.Mode)
+	if p.steering.list != before.list && !first {
+		p.listed = now
 	}
 	return true
 }
@@ -213,7 +211,7 @@ func (p *policy) evaluate(f *fleet, know func(string) lookup, limits pace, now t
 		p.list, p.holding = now, map[string]time.Time{}
 	}
 	nodes := f.match(p.selector)
-	out := measure(string(p.obj.UID), nodes, pulled, p.obj.Spec.MaxNodes, f.index, limits, p.obj.Status.Turn, p.holding, now)
+	out := measure(string(p.obj.UID), nodes, wantsOf(pulled, p.obj.Spec.Mode), p.obj.Spec.MaxNodes, f.index, limits, p.obj.Status.Turn, p.holding, now)
 	for i := range pulled {
 		pulled[i].Nodes = out.having[i]
 	}

@@ -47,10 +47,10 @@ type fleetView struct {
 
 // measure looks at every matching node. before is the turn that the status has now; holding remembers since when a node
 // has held a slot for the present list, and is updated.
-func measure(uid string, nodes []*member, pulled []v1alpha1.ImageStatus, maxNodes int32, index *warm.Index,
+func measure(uid string, nodes []*member, wants []warm.Want, maxNodes int32, index *warm.Index,
 	p pace, before *v1alpha1.Turn, holding map[string]time.Time, now time.Time,
 ) progress {
-	v := fleetView{nodes: nodes, wants: wantsOf(pulled)}
+	v := fleetView{nodes: nodes, wants: wants}
 	for _, n := range nodes {
 		v.stands = append(v.stands, look(n, v.wants, index))
 		v.places = append(v.places, turn.Place(uid, n.name))
@@ -58,7 +58,7 @@ func measure(uid string, nodes []*member, pulled []v1alpha1.ImageStatus, maxNode
 	line := v.line(maxNodes, p, holding, now)
 	members, open := turn.Schedule(line, int(maxNodes), p.slots)
 	open = calm(before, line, open, p.slots)
-	out := progress{having: make([]int32, len(pulled))}
+	out := progress{having: make([]int32, len(wants))}
 	if members != turn.Last || open != turn.Last {
 		out.turn = &v1alpha1.Turn{Members: members, Open: open}
 	}
@@ -82,11 +82,12 @@ func measure(uid string, nodes []*member, pulled []v1alpha1.ImageStatus, maxNode
 	return out
 }
 
-// wantsOf is what a node must have to be ready.
-func wantsOf(pulled []v1alpha1.ImageStatus) []warm.Want {
+// wantsOf is what a node must have to be ready. Only where the policy wants whole images is one that is mounted lazily not
+// enough.
+func wantsOf(pulled []v1alpha1.ImageStatus, mode v1alpha1.Mode) []warm.Want {
 	wants := make([]warm.Want, len(pulled))
 	for i, img := range pulled {
-		wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: true}
+		wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: mode != v1alpha1.ModeEager}
 	}
 	return wants
 }

@@ -73,14 +73,14 @@ func TestMeasure(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := measure("uid", nodes, pulledImages, tc.maxNodes, f.index, tc.limits, tc.before, map[string]time.Time{}, noon)
+			got := measure("uid", nodes, wantsOf(pulledImages, v1alpha1.ModeAuto), tc.maxNodes, f.index, tc.limits, tc.before, map[string]time.Time{}, noon)
 			require.Equal(t, tc.want, got.counts)
 			require.Equal(t, tc.having, got.having)
 			require.Equal(t, tc.wantTurn, got.turn != nil)
 		})
 	}
 
-	few := measure("uid", nodes, pulledImages, 7, f.index, pace{}, nil, map[string]time.Time{}, noon)
+	few := measure("uid", nodes, wantsOf(pulledImages, v1alpha1.ModeAuto), 7, f.index, pace{}, nil, map[string]time.Time{}, noon)
 	require.Equal(t, int32(7), few.counts.Matched, "only nodes with an agent are chosen")
 	require.Equal(t, few.counts.Matched, few.counts.Ready+few.counts.Pulling+few.counts.Failed)
 }
@@ -90,11 +90,11 @@ func TestNodeThatHangsLosesItsSlot(t *testing.T) {
 	nodes := mixed(f, 4)
 	holding := map[string]time.Time{}
 	limits := pace{slots: 2, patience: time.Minute}
-	first := measure("uid", nodes, pulledImages, 0, f.index, limits, nil, holding, noon)
+	first := measure("uid", nodes, wantsOf(pulledImages, v1alpha1.ModeAuto), 0, f.index, limits, nil, holding, noon)
 	require.Len(t, holding, 2)
 	require.Equal(t, noon.Add(time.Minute), first.expires, "it is looked again when that would help")
 
-	later := measure("uid", nodes, pulledImages, 0, f.index, limits, first.turn, holding, noon.Add(time.Minute))
+	later := measure("uid", nodes, wantsOf(pulledImages, v1alpha1.ModeAuto), 0, f.index, limits, first.turn, holding, noon.Add(time.Minute))
 	require.Nil(t, later.turn, "the two that hang make room for the two that wait")
 	require.Equal(t, int32(4), later.counts.Pulling, "they still count as what they are")
 }
@@ -112,4 +112,15 @@ func TestDoorStaysWhileMostSlotsAreInUse(t *testing.T) {
 	require.Equal(t, int64(14), calm(before, line(6), 14, 8))
 	require.Equal(t, int64(5), calm(before, line(7), 5, 8), "a door that has to close does")
 	require.Equal(t, int64(11), calm(nil, line(7), 11, 8))
+}
+
+func TestWholeImagesAreNotThereWhileTheyAreLazy(t *testing.T) {
+	f := newFleet()
+	n := &member{name: "n1", agent: true}
+	inv := has("r.example/b:v1")
+	inv.Lazy = has("r.example/a:v1").Warm
+	f.index.Set("n1", inv)
+	for mode, want := range map[v1alpha1.Mode]standing{v1alpha1.ModeAuto: ready, v1alpha1.ModeLazy: ready, v1alpha1.ModeEager: pulling} {
+		require.Equal(t, want, look(n, wantsOf(pulledImages, mode), f.index), mode)
+	}
 }

@@ -64,8 +64,10 @@ type PrepullPolicySpec struct {
 	// +optional
 	Learn *Learn `json:"learn,omitempty"`
 
-	// mode says how an image comes to a node. Auto: as the node's container runtime pulls it, whole where its
-	// snapshotter unpacks, lazily where it is the SOCI snapshotter and the image has an index.
+	// mode says how an image comes to a node. Eager: whole. Lazy: mounted by its SOCI index, so that containers start
+	// before its content is there; an image without an index, and one on a node whose container runtime does not use the
+	// SOCI snapshotter, comes whole. Auto: lazily where that is possible, else whole. Where another policy or the agent's
+	// config asks for the whole image, it comes whole.
 	// +kubebuilder:default=Auto
 	// +optional
 	Mode Mode `json:"mode,omitempty"`
@@ -99,11 +101,15 @@ type PrepullPolicySpec struct {
 
 // Mode says how an image comes to a node.
 //
-// +kubebuilder:validation:Enum=Auto
+// +kubebuilder:validation:Enum=Eager;Lazy;Auto
 type Mode string
 
-// ModeAuto leaves it to the node's container runtime.
-const ModeAuto Mode = "Auto"
+// The modes; they mean what those of prepull mean. Auto is the default.
+const (
+	ModeEager Mode = "Eager"
+	ModeLazy  Mode = "Lazy"
+	ModeAuto  Mode = "Auto"
+)
 
 // Image is one image by name.
 type Image struct {
