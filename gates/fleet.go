@@ -51,16 +51,14 @@ func (n *Node) Name() string { return n.object.Name }
 
 func (n *Node) hostname() string { return n.object.Labels[corev1.LabelHostname] }
 
-// ReadNode keeps what is needed of a node. Strings that most nodes share are kept once.
+// ReadNode keeps what is needed of a node; its labels are shared with the object. Strings that most nodes share are kept
+// once.
 func ReadNode(object *corev1.Node) *Node {
 	n := &Node{
 		object: &corev1.Node{ObjectMeta: metav1.ObjectMeta{
-			Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Labels: make(map[string]string, len(object.Labels)),
+			Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Labels: object.Labels,
 		}},
 		taints: schedulingTaints(object), allocatable: newResources(object.Status.Allocatable), warm: warmOn(object),
-	}
-	for key, value := range object.Labels {
-		n.object.Labels[intern(key)] = intern(value)
 	}
 	_, n.inventory = object.Annotations[readiness.AnnotationImages]
 	for i := range object.Status.Conditions {

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -16,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -28,6 +27,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/connection"
+	"headstart.dev/readiness/nodewatch"
 )
 
 // Leader election: a leader that dies is replaced after leaseDuration, one that stops gives the lease back and is
@@ -84,7 +85,7 @@ func managerOptions(o *options, scheme *runtime.Scheme, log logr.Logger) ctrl.Op
 		LeaderElection: o.leaderElect, LeaderElectionID: leaseName, LeaderElectionNamespace: o.leaderNamespace,
 		LeaderElectionReleaseOnCancel: true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		GracefulShutdownTimeout: &stop,
-		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: trimmed},
 	}
 }
 
@@ -96,15 +97,35 @@ func addControllers(mgr ctrl.Manager, o *options) error {
 	if o.upstream.nodeWorkers > 1 {
 		s.writers = o.upstream.nodeWorkers
 	}
-	for _, name := range slices.Sorted(maps.Keys(controllers)) {
-		if err := controllers[name](mgr, s); err != nil {
-			return fmt.Errorf("set up %s: %w", name, err)
+	var err error
+	if s.nodes, err = watchNodes(mgr); err != nil {
+		return err
+	}
+	for _, c := range controllers {
+		if err := c.setUp(mgr, s); err != nil {
+			return fmt.Errorf("set up %s: %w", c.name, err)
 		}
 	}
 	if err := registerBuildInfo(s.registerer); err != nil {
 		return err
 	}
 	return mgr.AddHealthzCheck("process", healthz.Ping)
+}
+
+// watchNodes makes the one watch of Nodes that all controllers follow.
+func watchNodes(mgr ctrl.Manager) (*nodewatch.Watch, error) {
+	config := rest.CopyConfig(mgr.GetConfig())
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	c, err := kubernetes.NewForConfigAndClient(config, mgr.GetHTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("make client for nodes: %w", err)
+	}
+	nodes := nodewatch.New(c.CoreV1().RESTClient())
+	if err := mgr.Add(nodes); err != nil {
+		return nil, fmt.Errorf("add the watch of nodes: %w", err)
+	}
+	return nodes, nil
 }
 
 func newScheme() (*runtime.Scheme, error) {
@@ -117,7 +138,7 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, nil
 }
 
-// loadConfig finds the API server. There is no client-side rate limit: the API server has priority and fairness.
+// loadConfig finds the API server. Watches have connections of their own, whichever controller they are of. There is no client-side rate limit: the API server has priority and fairness.
 func loadConfig(o *options) (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
 	if o.kubeconfig != "" {
@@ -131,7 +152,7 @@ func loadConfig(o *options) (*rest.Config, error) {
 	}
 	config.QPS, config.Burst = o.upstream.qps, o.upstream.burst
 	config.UserAgent = leaseName + "/" + version()
-	return config, nil
+	return connection.WatchesApart(config)
 }
 
 const namespaceTimeout = 10 * time.Second

@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/readiness/connection"
+	"headstart.dev/readiness/nodewatch"
 )
 
 // Name is the controller's name in logs, metrics and events.
@@ -34,6 +36,8 @@ type Config struct {
 	Writers int
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
+	// Nodes is the watch of Nodes that the process shares, started by the caller; nil means one of the controller's own.
+	Nodes *nodewatch.Watch
 }
 
 // clients are the controller's own: without a client-side limit, in the binary encoding where the API has one.
@@ -44,7 +48,10 @@ type clients struct {
 }
 
 func newClients(base *rest.Config) (c clients, err error) {
-	config := rest.CopyConfig(base)
+	config, err := connection.WatchesApart(base)
+	if err != nil {
+		return c, err
+	}
 	config.QPS = -1 // the API server's own priority and fairness holds us back where needed
 	config.UserAgent = Name
 	plain := rest.CopyConfig(config)
@@ -60,7 +67,7 @@ func newClients(base *rest.Config) (c clients, err error) {
 	return c, nil
 }
 
-// SetupWithManager adds the gate controller to a manager. It watches pods and nodes by itself, because it asks for pods
+// SetupWithManager adds the gate controller to a manager. It watches pods by itself, because it asks for them
 // with field selectors and keeps little of what it reads; policies come from the manager's cache. Every replica keeps
 // its view warm, the leader writes.
 func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
@@ -76,6 +83,14 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 		return err
 	}
 	r := newReconciler(mgr, c, m)
+	nodes := cfg.Nodes
+	if nodes == nil {
+		nodes = nodewatch.New(c.typed.CoreV1().RESTClient())
+		if err := mgr.Add(nodes); err != nil {
+			return fmt.Errorf("add to manager: %w", err)
+		}
+	}
+	r.source.follow(nodes)
 	if cfg.Writers <= 0 {
 		cfg.Writers = defaultWriters
 	}

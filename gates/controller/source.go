@@ -19,7 +19,10 @@ import (
 
 	"headstart.dev/gates"
 	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/readiness/nodewatch"
 )
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
 // source feeds the waitlist with facts and the queue with the pods that want another look.
 type source struct {
@@ -32,7 +35,7 @@ type source struct {
 	book     *book
 	log      logr.Logger
 
-	queue      workqueue.TypedRateLimitingInterface[reconcile.Request]
+	queue      atomic.Pointer[queue] // nil until Start; nodes may come before
 	synced     []toolscache.InformerSynced
 	boundOnce  sync.Once
 	fleetReady atomic.Bool
@@ -58,15 +61,12 @@ func newSource(mgr ctrl.Manager, c clients, list *waitlist, log logr.Logger) *so
 	return s
 }
 
-// Start begins the watches that are always needed: unscheduled pods, policies, nodes.
-func (s *source) Start(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-	s.queue = queue
+// Start begins the watches that are always needed beside that of nodes: unscheduled pods, policies.
+func (s *source) Start(ctx context.Context, q queue) error {
+	s.queue.Store(&q)
 	s.objects.start(ctx)
 	s.named.start(ctx)
 	if err := s.watchPolicies(ctx); err != nil {
-		return err
-	}
-	if err := s.watchNodes(ctx); err != nil {
 		return err
 	}
 	go s.expireReservations(ctx)
@@ -82,14 +82,14 @@ func (s *source) WaitForSync(ctx context.Context) error {
 	return nil
 }
 
-func (s *source) watchNodes(ctx context.Context) error {
-	informer, err := newNodeInformer(s.clients.CoreV1().RESTClient())
-	if err != nil {
-		return err
-	}
-	return s.run(ctx, informer, handlers(
-		func(node *gates.Node) { s.enqueue(s.waitlist.setNode(node)) },
-		func(node *gates.Node) { s.waitlist.deleteNode(node.Name()) }))
+// follow takes nodes from the watch that the process shares. It must be called before that starts.
+func (s *source) follow(nodes *nodewatch.Watch) {
+	nodewatch.Follow(nodes, nodewatch.Handler[*gates.Node]{
+		Read:   gates.ReadNode,
+		Set:    func(node *gates.Node) { s.enqueue(s.waitlist.setNode(node)) },
+		Delete: s.waitlist.deleteNode,
+	})
+	s.synced = append(s.synced, nodes.HasSynced)
 }
 
 // run begins a watch that must have synced before any pod is decided on.
@@ -207,8 +207,12 @@ func (s *source) enforce(ctx context.Context, inForce map[string]*gates.Policy) 
 }
 
 func (s *source) enqueue(keys []types.NamespacedName) {
+	q := s.queue.Load()
+	if q == nil {
+		return // no pod has been seen yet, so none waits
+	}
 	for _, key := range keys {
-		s.queue.Add(reconcile.Request{NamespacedName: key})
+		(*q).Add(reconcile.Request{NamespacedName: key})
 	}
 }
 

@@ -97,19 +97,3 @@ func logWatchErrors(informer toolscache.SharedIndexInformer, log logr.Logger) er
 	}
 	return nil
 }
-
-// newNodeInformer watches nodes and keeps of each what gates need to know.
-func newNodeInformer(client rest.Interface) (toolscache.SharedIndexInformer, error) {
-	source := toolscache.NewListWatchFromClient(client, "nodes", metav1.NamespaceAll, fields.Everything())
-	informer := toolscache.NewSharedIndexInformer(source, &corev1.Node{}, 0, nil)
-	err := informer.SetTransform(func(object any) (any, error) {
-		if node, ok := object.(*corev1.Node); ok {
-			return gates.ReadNode(node), nil
-		}
-		return object, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("set transform of node watch: %w", err)
-	}
-	return informer, nil
-}

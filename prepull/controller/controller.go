@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -19,6 +20,8 @@ import (
 
 	"headstart.dev/prepull/controller/resolve"
 	"headstart.dev/prepull/feed"
+	"headstart.dev/readiness/connection"
+	"headstart.dev/readiness/nodewatch"
 )
 
 const (
@@ -42,13 +45,15 @@ type Config struct {
 	Slots int
 	// Patience is for how long a node may hold its slot; 0 means 5m.
 	Patience time.Duration
+	// Nodes is the watch of Nodes that the process shares, started by the caller; nil means one of the controller's own.
+	Nodes *nodewatch.Watch
 }
 
 // Controller carries out PrepullPolicies. Make it with New.
 type Controller struct {
 	log       logr.Logger
 	policies  *feed.Policies
-	nodes     metadata.Interface
+	nodes     *nodewatch.Watch // the controller's own; nil where it is shared
 	client    kubernetes.Interface
 	workloads *workloads
 	lookups   *lookups
@@ -109,14 +114,21 @@ func New(cfg Config) (*Controller, error) {
 	if err := c.connect(cfg.REST, cfg.Namespace); err != nil {
 		return nil, fmt.Errorf("new prepull controller: %w", err)
 	}
+	if cfg.Nodes == nil {
+		c.nodes = nodewatch.New(c.client.CoreV1().RESTClient())
+		cfg.Nodes = c.nodes
+	}
+	c.followNodes(cfg.Nodes)
 	c.lookups = newLookups(cfg.Resolver, time.Now, c.targetsChanged)
 	return c, nil
 }
 
-// connect makes the clients. Watches go over HTTP/1.1, a connection each: on HTTP/2 a watch beside many short requests was
-// seen to stall for minutes (golang.org/x/net v0.59 on the server's side). Labels are written by a few workers, which need
-// no rate limit on this side.
+// connect makes the clients. Labels are written by a few workers, which need no rate limit on this side.
 func (c *Controller) connect(cfg *rest.Config, namespace string) error {
+	cfg, err := connection.WatchesApart(cfg)
+	if err != nil {
+		return err
+	}
 	writes := rest.CopyConfig(cfg)
 	writes.QPS = -1
 	labels, err := metadata.NewForConfig(writes)
@@ -124,15 +136,13 @@ func (c *Controller) connect(cfg *rest.Config, namespace string) error {
 		return fmt.Errorf("reach labels of nodes: %w", err)
 	}
 	c.labels = labels.Resource(corev1.SchemeGroupVersion.WithResource("nodes"))
-	cfg = rest.CopyConfig(cfg)
-	cfg.NextProtos = []string{"http/1.1"}
 	if c.policies, err = feed.NewPolicies(cfg); err != nil {
 		return err
 	}
-	if c.nodes, err = metadata.NewForConfig(cfg); err != nil {
-		return fmt.Errorf("reach nodes: %w", err)
-	}
-	if c.client, err = kubernetes.NewForConfig(cfg); err != nil {
+	typed := rest.CopyConfig(cfg)
+	typed.ContentType = runtime.ContentTypeProtobuf
+	typed.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	if c.client, err = kubernetes.NewForConfig(typed); err != nil {
 		return fmt.Errorf("reach the API server: %w", err)
 	}
 	objects, err := dynamic.NewForConfig(cfg)
@@ -156,7 +166,9 @@ func (c *Controller) Start(ctx context.Context) error {
 	wg.Go(func() { c.lookups.run(ctx) })
 	wg.Go(func() { c.events.run(ctx) })
 	wg.Go(func() { c.followPolicies(ctx) })
-	wg.Go(func() { c.followNodes(ctx) })
+	if c.nodes != nil {
+		wg.Go(func() { _ = c.nodes.Start(ctx) }) // it returns no error
+	}
 	wg.Go(func() { c.saveRegularly(ctx) })
 	wg.Go(func() { c.steer(ctx) })
 	c.loop(ctx)

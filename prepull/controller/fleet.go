@@ -45,7 +45,7 @@ func newFleet() *fleet {
 }
 
 // stripNode keeps the labels and the one annotation that are read.
-func stripNode(in *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+func stripNode(in *corev1.Node) *metav1.PartialObjectMetadata {
 	out := &metav1.PartialObjectMetadata{}
 	out.Name, out.ResourceVersion, out.Labels = in.Name, in.ResourceVersion, in.Labels
 	if text, ok := in.Annotations[readiness.AnnotationImages]; ok {

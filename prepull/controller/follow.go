@@ -4,14 +4,11 @@ import (
 	"context"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
 
 	"headstart.dev/prepull/feed"
 	"headstart.dev/prepull/v1alpha1"
+	"headstart.dev/readiness/nodewatch"
 )
 
 func (c *Controller) followPolicies(ctx context.Context) {
@@ -72,16 +69,11 @@ func (c *Controller) setPolicy(obj *v1alpha1.PrepullPolicy) {
 	p.soon(now)
 }
 
-func (c *Controller) followNodes(ctx context.Context) {
-	client := c.nodes.Resource(corev1.SchemeGroupVersion.WithResource("nodes"))
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return client.List(ctx, o) },
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return client.Watch(ctx, o)
-		},
-	}
-	feed.Run(ctx, "nodes", lw, &metav1.PartialObjectMetadata{}, feed.Handler[*metav1.PartialObjectMetadata]{
-		Strip: stripNode,
+// followNodes takes nodes from a watch that has not started yet. Before the controller leads nobody looks at them, but
+// they are there when it does.
+func (c *Controller) followNodes(nodes *nodewatch.Watch) {
+	nodewatch.Follow(nodes, nodewatch.Handler[*metav1.PartialObjectMetadata]{
+		Read: stripNode,
 		Replace: func(list []*metav1.PartialObjectMetadata) {
 			c.mu.Lock()
 			gone := map[string]bool{}
@@ -108,9 +100,9 @@ func (c *Controller) followNodes(ctx context.Context) {
 			c.setNode(obj)
 			c.mu.Unlock()
 		},
-		Delete: func(obj *metav1.PartialObjectMetadata) {
+		Delete: func(name string) {
 			c.mu.Lock()
-			c.deleteNode(obj.Name)
+			c.deleteNode(name)
 			c.mu.Unlock()
 		},
 	})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/connection"
+	"headstart.dev/readiness/nodewatch"
 )
 
 // Config is what the controller can be told.
@@ -34,6 +35,8 @@ type Config struct {
 	Namespace string
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
+	// Nodes is the watch of Nodes that the process shares, started by the caller; nil means one of the controller's own.
+	Nodes *nodewatch.Watch
 }
 
 // defaultNamespace is where the ledger lies when Config names no other.
@@ -49,16 +52,13 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 		return fmt.Errorf("register readiness metrics: %w", err)
 	}
 	clock := newServerClock()
-	rcWatch := connection(mgr.GetConfig(), clock)
-	rcWatch.NextProtos = []string{"http/1.1"}
-	watches, err := kubernetes.NewForConfig(rcWatch)
+	rc, err := connect(mgr.GetConfig(), clock)
 	if err != nil {
-		return fmt.Errorf("make client for watches: %w", err)
+		return err
 	}
-	rc := connection(mgr.GetConfig(), clock)
 	client, err := kubernetes.NewForConfig(rc)
 	if err != nil {
-		return fmt.Errorf("make client for writes: %w", err)
+		return fmt.Errorf("make client: %w", err)
 	}
 	patches, err := metadata.NewForConfig(rc)
 	if err != nil {
@@ -67,7 +67,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	log := mgr.GetLogger().WithName("readiness")
 	engine := newEngine(log, clock.now, m)
 	c := &controller{
-		log: log, engine: engine, writers: cfg.Writers, watcher: newWatcher(engine, watches),
+		log: log, engine: engine, writers: cfg.Writers, watcher: &watcher{engine: engine, client: client},
 		events: newRecorder(log, client.CoreV1(), m),
 		api:    apiNodes{patches: patches.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), nodes: client.CoreV1()},
 	}
@@ -76,7 +76,10 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	c.claims = &claimDeleter{log: log, engine: engine, client: patches, events: c.events}
 	c.ledger = &ledger{log: log, engine: engine, maps: client.CoreV1().ConfigMaps(cmp.Or(cfg.Namespace, defaultNamespace))}
-	if c.forms, err = newForms(rcWatch, patches, engine, log, c.events, cfg.Forms); err != nil {
+	if c.nodes, err = followNodes(mgr, cfg.Nodes, client, engine); err != nil {
+		return err
+	}
+	if c.forms, err = newForms(rc, patches, engine, log, c.events, cfg.Forms); err != nil {
 		return err
 	}
 	if err := mgr.Add(everywhere(c.watch)); err != nil {
@@ -91,25 +94,33 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	return mgr.AddHealthzCheck("readiness", c.healthy)
 }
 
-// connection is config with a connection of its own: on a shared one, answers to writes stand in the way of the events
-// that the next writes wait for. Watches go over HTTP/1.1, a connection each: on HTTP/2 a watch beside many short
-// requests was seen to stall for minutes (golang.org/x/net v0.59 on the server's side, v0.60 on ours). Keep-alive probes
-// take the place of HTTP/2's pings. There is no client-side rate limit: the writers pace themselves by the API server's
-// answers.
-func connection(config *rest.Config, clock *serverClock) *rest.Config {
+// connect is config with a connection of its own, so that no other controller's requests stand in the way of a release,
+// and the API server's time from every answer. There is no client-side rate limit: the writers pace themselves by the
+// API server's answers.
+func connect(config *rest.Config, clock *serverClock) (*rest.Config, error) {
 	rc := rest.CopyConfig(config)
 	rc.QPS, rc.Burst = -1, -1
 	rc.ContentType = "application/vnd.kubernetes.protobuf"
 	rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	rc.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}).DialContext
+	rc.Dial = connection.Dialer().DialContext
 	rc.Wrap(clock.wrap)
-	return rc
+	return connection.WatchesApart(rc)
 }
 
-const dialTimeout = 10 * time.Second
-
-// keepAlive notices within half a minute that the API server's machine is gone.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}
+// followNodes feeds the engine from the watch that the process shares, or from one of its own.
+func followNodes(mgr ctrl.Manager, shared *nodewatch.Watch, client kubernetes.Interface, e *Engine) (*nodewatch.Watch, error) {
+	nodes := shared
+	if nodes == nil {
+		nodes = nodewatch.New(client.CoreV1().RESTClient())
+		if err := mgr.Add(nodes); err != nil {
+			return nil, err
+		}
+	}
+	nodewatch.Follow(nodes, nodewatch.Handler[*corev1.Node]{
+		Read: stripNode, Set: e.ObserveNode, Delete: e.ForgetNode, Replace: e.ReplaceNodes,
+	})
+	return nodes, nil
+}
 
 // everywhere runs on every replica, not on the leader alone.
 type everywhere func(context.Context) error
@@ -124,6 +135,7 @@ type controller struct {
 	log     logr.Logger
 	engine  *Engine
 	writers int
+	nodes   *nodewatch.Watch
 	watcher *watcher
 	forms   []*formWatch
 	events  *recorder
@@ -156,7 +168,7 @@ func (c *controller) watch(ctx context.Context) error {
 
 // listed waits for the first lists, and says whether they came before ctx ended.
 func (c *controller) listed(ctx context.Context) bool {
-	lists := []<-chan struct{}{c.watcher.synced}
+	lists := []<-chan struct{}{c.nodes.Synced()}
 	for _, f := range c.forms {
 		lists = append(lists, f.synced)
 	}

@@ -17,13 +17,13 @@ var keptAnnotations = map[string]bool{
 	readiness.AnnotationTimeline:  true,
 }
 
-// stripNode keeps the fields of a Node that are in use: of the 20 to 40 KB of a real one, about 3. Strings that most
-// nodes share are kept once.
+// stripNode keeps the fields of a Node that are in use: of the 20 to 40 KB of a real one, about 3. Labels are shared with
+// the other followers of the watch; strings that most nodes share are kept once.
 func stripNode(in *corev1.Node) *corev1.Node {
 	out := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion,
 		CreationTimestamp: in.CreationTimestamp, DeletionTimestamp: in.DeletionTimestamp,
-		Labels: internMap(in.Labels), OwnerReferences: in.OwnerReferences,
+		Labels: in.Labels, OwnerReferences: in.OwnerReferences,
 	}}
 	if in.Annotations != nil {
 		// Not nil even when nothing is kept: a patch must know whether there are annotations at all.

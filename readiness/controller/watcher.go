@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,24 +13,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// watcher runs the watch of nodes, and beside it exactly those that the rules need.
+// watcher runs exactly those watches that the rules need; that of nodes is the process's (nodewatch).
 type watcher struct {
 	engine *Engine
 	client kubernetes.Interface
-	nodes  sync.Once
-	// synced is closed when the nodes have been listed.
-	synced chan struct{}
-}
-
-func newWatcher(e *Engine, client kubernetes.Interface) *watcher {
-	return &watcher{engine: e, client: client, synced: make(chan struct{})}
 }
 
 // Run watches until ctx ends.
 func (w *watcher) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { w.watchNodes(ctx) })
 	running := map[watchKey]*watching{}
 	for {
 		wanted := w.engine.wantedWatches()
@@ -74,21 +63,6 @@ func (w *watcher) start(ctx context.Context, key watchKey) *watching {
 		w.watch(ctx, key)
 	}()
 	return one
-}
-
-func (w *watcher) watchNodes(ctx context.Context) {
-	feed(ctx, lister(w.client.CoreV1().RESTClient(), "nodes", "", nil), &corev1.Node{}, sink[*corev1.Node]{
-		kind: "nodes", strip: stripNode,
-		observe: func(n *corev1.Node, known bool) {
-			if known {
-				w.engine.ObserveNode(n)
-			} else {
-				w.engine.ForgetNode(n.Name)
-			}
-		},
-		replace: w.engine.ReplaceNodes,
-		synced:  func() { w.nodes.Do(func() { close(w.synced) }) },
-	})
 }
 
 func (w *watcher) watch(ctx context.Context, key watchKey) {

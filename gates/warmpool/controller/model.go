@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
+
+	"headstart.dev/readiness/nodewatch"
 )
 
 // model is the cluster as the warm pools see it, fed by watches. Safe for concurrent use.
@@ -34,7 +36,7 @@ func newModel(now func() time.Time, changed func(types.NamespacedName)) *model {
 	}
 }
 
-// podHandler and nodeHandler feed the model from informers.
+// podHandler feeds the model from an informer.
 func (m *model) podHandler() toolscache.ResourceEventHandler {
 	set := func(obj any) {
 		if pod, ok := obj.(*corev1.Pod); ok {
@@ -52,21 +54,9 @@ func (m *model) podHandler() toolscache.ResourceEventHandler {
 	}
 }
 
-func (m *model) nodeHandler() toolscache.ResourceEventHandler {
-	set := func(obj any) {
-		if node, ok := obj.(*corev1.Node); ok {
-			m.setNode(node)
-		}
-	}
-	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    set,
-		UpdateFunc: func(_, obj any) { set(obj) },
-		DeleteFunc: func(obj any) {
-			if node, ok := last(obj).(*corev1.Node); ok {
-				m.deleteNode(node.Name)
-			}
-		},
-	}
+// nodeHandler feeds the model from the watch of nodes.
+func (m *model) nodeHandler() nodewatch.Handler[*nodeView] {
+	return nodewatch.Handler[*nodeView]{Read: m.readNode, Set: m.setNode, Delete: m.deleteNode}
 }
 
 // last unwraps the object of a deletion that a watch missed.
@@ -143,12 +133,19 @@ func (m *model) unplace(v *podView) {
 	}
 }
 
-func (m *model) setNode(node *corev1.Node) {
+// readNode makes a view of a node; what did not change since the last one is not parsed again.
+func (m *model) readNode(node *corev1.Node) *nodeView {
+	m.mu.Lock()
+	old := m.nodes[node.Name]
+	m.mu.Unlock()
+	return newNodeView(node, old)
+}
+
+func (m *model) setNode(v *nodeView) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old := m.nodes[node.Name]
-	v := newNodeView(node, old)
-	m.nodes[node.Name] = v
+	old := m.nodes[v.name]
+	m.nodes[v.name] = v
 	now := m.now()
 	moved := old == nil || !sameLabels(old.labels, v.labels)
 	for _, p := range m.pools {

@@ -52,13 +52,13 @@ func newFixture(change func(*pool)) *fixture {
 func (f *fixture) pool() *pool { return f.pools[poolKey] }
 
 func (f *fixture) node(name string, created time.Time, labels map[string]string) {
-	f.setNode(&corev1.Node{
+	f.setNode(f.readNode(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: labels, CreationTimestamp: metav1.NewTime(created)},
 		Status: corev1.NodeStatus{
 			Allocatable: corev1.ResourceList{"cpu": resource.MustParse("4")},
 			Conditions:  []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
 		},
-	})
+	}))
 }
 
 // pod is a pod of one CPU.

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,6 +21,7 @@ import (
 
 	"headstart.dev/gates/v1alpha1"
 	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
+	"headstart.dev/readiness/nodewatch"
 )
 
 // reconcilers is how many pools are reconciled at once: enough that one slow write does not hold the others.
@@ -31,6 +33,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Nodes is the watch of Nodes that the process shares, started by the caller; nil means one of the controller's own.
+	Nodes *nodewatch.Watch
 }
 
 // SetupWithManager adds the controller. Where the cluster has no WarmPool CRD it adds nothing and says so.
@@ -64,11 +68,30 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 		v1alpha1.BackendStaticNodePool: &staticNodePool{client: r.client, live: r.live},
 	}
 	feed.watch(&corev1.Pod{}, m.podHandler())
-	feed.watch(&corev1.Node{}, m.nodeHandler())
+	if err := followNodes(mgr, cfg.Nodes, m, feed); err != nil {
+		return err
+	}
 	if err := mgr.Add(r); err != nil {
 		return fmt.Errorf("add the keeper of warm pools' state: %w", err)
 	}
 	return r.build(mgr, feed)
+}
+
+// followNodes feeds the model from the watch that the process shares, or from one of its own.
+func followNodes(mgr ctrl.Manager, nodes *nodewatch.Watch, m *model, feed *feed) error {
+	if nodes == nil {
+		client, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+		if err != nil {
+			return fmt.Errorf("make client for nodes: %w", err)
+		}
+		nodes = nodewatch.New(client.CoreV1().RESTClient())
+		if err := mgr.Add(nodes); err != nil {
+			return fmt.Errorf("add the watch of nodes: %w", err)
+		}
+	}
+	nodewatch.Follow(nodes, m.nodeHandler())
+	feed.synced = append(feed.synced, nodes.HasSynced)
+	return nil
 }
 
 func has(mgr ctrl.Manager, kind schema.GroupVersionKind) (bool, error) {

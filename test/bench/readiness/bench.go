@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -135,6 +136,8 @@ func (b *bench) measureWave(ctx context.Context, r *result, p *process) error {
 	}
 	b.seen.reset(b.nodes)
 	cpu, _ := p.usage()
+	profiled := make(chan error, 1)
+	go func() { profiled <- b.profile(ctx, p, "profile?seconds=5") }()
 	start := time.Now()
 	flips, err := b.flip(ctx, b.nodes, 0)
 	if err != nil {
@@ -148,6 +151,9 @@ func (b *bench) measureWave(ctx context.Context, r *result, p *process) error {
 	cpuAfter, _ := p.usage()
 	r.waveCPU = cpuAfter - cpu
 	r.wave = b.latencies(flips)
+	if err := errors.Join(<-profiled, b.profile(ctx, p, "heap")); err != nil {
+		return fmt.Errorf("profile controller: %w", err)
+	}
 	// Statuses and events come after the last release: they are counted too.
 	if err := sleep(ctx, afterWave); err != nil {
 		return err
@@ -254,6 +260,9 @@ func (b *bench) measureRestart(ctx context.Context, r *result) error {
 		return err
 	}
 	_, r.restartPeak = p.usage()
+	if err := b.profile(ctx, p, "heap"); err != nil {
+		return fmt.Errorf("profile controller: %w", err)
+	}
 	after, err := b.requests(ctx)
 	if err != nil {
 		return err

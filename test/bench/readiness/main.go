@@ -30,6 +30,7 @@ type settings struct {
 	rules      []int
 	paced      int
 	logs       string
+	profiles   string
 }
 
 func main() {
@@ -73,6 +74,7 @@ func parse(args []string) (settings, error) {
 	f.StringVar(&rules, "rules", "1,5", "numbers of rules")
 	f.IntVar(&s.paced, "paced", 500, "nodes of the wave that comes at 50 a second; 0: none")
 	f.StringVar(&s.logs, "logs", "", "folder for the controller's logs; empty: none are kept")
+	f.StringVar(&s.profiles, "profiles", "", "folder for the controller's profiles, which cost it some; empty: none are made")
 	if err := f.Parse(args); err != nil {
 		return s, err
 	}

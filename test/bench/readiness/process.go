@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,8 +19,10 @@ import (
 
 // process is the controller under measurement.
 type process struct {
-	cmd  *exec.Cmd
-	once sync.Once
+	cmd   *exec.Cmd
+	phase string
+	pprof string // address; "" where no profiles are kept
+	once  sync.Once
 }
 
 const (
@@ -46,12 +49,18 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 	cmd := exec.Command(b.settings.controller, //nolint:noctx,gosec // stopped by stop, also when ctx is over; the caller names the binary
 		"--kubeconfig", b.plane.Kubeconfig("headstart-bench", "system:masters"), "--leader-elect=false",
 		"--metrics-bind-address=0", "--health-probe-bind-address="+address)
+	p := &process{cmd: cmd, phase: fmt.Sprintf("%d-%d-%s", b.nodes, b.rules, phase)}
+	if b.settings.profiles != "" {
+		if p.pprof, err = freeAddress(ctx); err != nil {
+			return nil, err
+		}
+		cmd.Args = append(cmd.Args, "--pprof-bind-address="+p.pprof)
+	}
 	cmd.Stdout, cmd.Stderr = logs, logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start controller: %w", err)
 	}
-	p := &process{cmd: cmd}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for !ready(ctx, address) {
@@ -61,6 +70,29 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 		}
 	}
 	return p, nil
+}
+
+// profile keeps one of the controller's profiles ("heap", "profile?seconds=5") where profiles are asked for.
+func (b *bench) profile(ctx context.Context, p *process, name string) error {
+	if p.pprof == "" {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.pprof+"/debug/pprof/"+name, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // what matters is read below
+	kind, _, _ := strings.Cut(name, "?")
+	f, err := os.Create(filepath.Join(b.settings.profiles, p.phase+"-"+kind+".pprof"))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, resp.Body)
+	return errors.Join(err, f.Close())
 }
 
 func freeAddress(ctx context.Context) (string, error) {
