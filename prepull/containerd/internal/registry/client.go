@@ -114,7 +114,7 @@ func (c *Client) open(ctx context.Context, spec reference.Spec) (*Repository, er
 		path:    strings.TrimPrefix(spec.Locator, domain+"/"),
 		created: time.Now(),
 	}
-	registryHosts, err := c.hosts(ctx, spec.Locator, &r.fresh)(domain)
+	registryHosts, err := c.hosts(ctx, spec.Locator, &freshFlag{})(domain)
 	if err != nil {
 		return nil, fmt.Errorf("read the registry hosts of %s: %w; see the hosts.toml under %s", domain, err, strings.Join(c.cfg.HostDirs, ", "))
 	}

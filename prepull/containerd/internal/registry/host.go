@@ -42,6 +42,8 @@ type host struct {
 	mu       sync.Mutex // guards the fields below, and Authorizer
 	failures int
 	restTill time.Time
+	// corruptTill is how long it is left alone whatever happens: what it served was corrupt.
+	corruptTill time.Time
 }
 
 func newHost(h docker.RegistryHost) *host { return &host{RegistryHost: h} }
@@ -50,7 +52,14 @@ func newHost(h docker.RegistryHost) *host { return &host{RegistryHost: h} }
 func (h *host) usable(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return now.After(h.restTill)
+	return now.After(h.restTill) && now.After(h.corruptTill)
+}
+
+// trusted reports whether the host may be asked when no other has an answer, whatever its breaker says.
+func (h *host) trusted(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now.After(h.corruptTill)
 }
 
 // record feeds the breaker. An answer that names a status below 500 is a sign of life.
@@ -67,11 +76,18 @@ func (h *host) record(err error, now time.Time) {
 	}
 }
 
-// rest opens the breaker at once: what this host served was corrupt.
-func (h *host) rest(now time.Time) {
+// rest leaves the host alone for as long as it has asked for.
+func (h *host) rest(till time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.restTill = now.Add(breakerRest)
+	h.restTill = till
+}
+
+// quarantine leaves the host alone: what it served was corrupt.
+func (h *host) quarantine(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.corruptTill = now.Add(breakerRest)
 }
 
 func (h *host) authorizer() docker.Authorizer {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,12 +11,10 @@ import (
 	"time"
 )
 
-// A range is too slow when, over slowWindow, it moves at less than a quarter of the median of the others: one bad
-// connection of sixteen would hold up a whole layer. It is cut and goes on over another connection where it stopped, so
-// that no byte comes twice; the bytes are few that another connection would have to catch up.
+// The measure of connections: rates of the last windows of all ranges.
 const (
 	slowWindow   = 2 * time.Second
-	slowShare    = 4
+	slowShare    = 4         // a rate below a quarter of the median is slow
 	slowMinRest  = 256 << 10 // a rest below this is not worth another request
 	slowMinRates = 4         // windows that make a median
 	keptRates    = 32
@@ -23,9 +22,6 @@ const (
 
 // readBlock is how much is read from a connection at once; a rate limit is applied in such steps.
 const readBlock = 128 << 10
-
-// errTooSlow ends a request whose range goes on over another connection.
-var errTooSlow = errors.New("slower than the other connections")
 
 // pace knows how fast connections are, and how many the registries bear: additive increase, multiplicative decrease.
 type pace struct {
@@ -37,6 +33,11 @@ type pace struct {
 	cutAt   time.Time
 	good    int
 	changed func(limit int)
+
+	// What second requests for slow ranges may cost, see hedge.
+	came   int64 // bytes of all ranges
+	hedged int64 // of these, bytes of second requests
+	hedges int   // second requests under way
 }
 
 func newPace(connections int, changed func(int)) *pace {
@@ -76,29 +77,32 @@ func (p *pace) finished() {
 	}
 }
 
-// add records a rate and reports whether it is too slow beside the others.
-func (p *pace) add(rate float64) bool {
+// add records a rate. Slow ones count as well: when most connections have become slow, that is the measure.
+func (p *pace) add(rate float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	slow := len(p.rates) >= slowMinRates && rate*slowShare < median(p.rates)
-	if slow {
-		return true // not recorded: slow ones must not become the measure
-	}
 	if len(p.rates) < keptRates {
 		p.rates = append(p.rates, rate)
 	} else {
 		p.rates[p.next] = rate
 	}
 	p.next = (p.next + 1) % keptRates
-	return false
+}
+
+// median is the usual rate of a connection; 0 while too little is known.
+func (p *pace) median() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.rates) < slowMinRates {
+		return 0
+	}
+	return median(p.rates)
 }
 
 // stallTimeout is how long a connection may stay silent: as long as TCP hiccups take when nothing is known, short when
 // the others are fast.
 func (p *pace) stallTimeout() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.rates) >= slowMinRates && median(p.rates) > 1<<20 {
+	if p.median() > 1<<20 {
 		return 2 * slowWindow
 	}
 	return bodyStallTimeout
@@ -109,41 +113,39 @@ func median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// fill reads a body into what is missing of a chunk.
-func (rd *Reader) fill(body io.ReadCloser, c *chunk, got *int) error {
+// fill reads a body into what is missing of a lane.
+func (rd *Reader) fill(ctx context.Context, body io.ReadCloser, l *lane) error {
 	cl := rd.repo.client
 	st := newStall(body, cl.pace.stallTimeout())
 	defer st.stop()
-	windowStart, windowBytes := time.Now(), 0
-	for *got < len(c.data) {
-		end := min(len(c.data), *got+readBlock)
-		n, err := st.Read(c.data[*got:end])
-		*got += n
+	windowStart, windowBytes, got := time.Now(), 0, 0
+	for got < len(l.data) {
+		n, err := st.Read(l.data[got:min(len(l.data), got+readBlock)])
+		got += n
 		windowBytes += n
+		l.got.Store(int64(got))
 		if n > 0 && rd.options.OnBytes != nil {
 			rd.options.OnBytes(int64(n))
 		}
-		if *got == len(c.data) {
+		if got == len(l.data) {
 			break
 		}
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("the body ended %d bytes early: %w", len(c.data)-*got, io.ErrUnexpectedEOF)
+			return fmt.Errorf("the body ended %d bytes early: %w", len(l.data)-got, io.ErrUnexpectedEOF)
 		}
 		if err != nil {
 			return fmt.Errorf("read a range: %w", err)
 		}
 		if cl.limiter != nil {
 			st.timer.Reset(time.Hour) // the wait is ours, not the connection's
-			if err := cl.limiter.WaitN(rd.ctx, n); err != nil {
+			if err := cl.limiter.WaitN(ctx, n); err != nil {
 				return err
 			}
 			st.timer.Reset(st.timeout)
 			continue // a capped connection says nothing about the network
 		}
 		if elapsed := time.Since(windowStart); elapsed >= slowWindow {
-			if cl.pace.add(float64(windowBytes)/elapsed.Seconds()) && len(c.data)-*got > slowMinRest {
-				return errTooSlow
-			}
+			cl.pace.add(float64(windowBytes) / elapsed.Seconds())
 			windowStart, windowBytes = time.Now(), 0
 		}
 	}

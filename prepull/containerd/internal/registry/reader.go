@@ -201,7 +201,7 @@ func (rd *Reader) Quarantine() bool {
 	mirror := false
 	for h := range rd.served {
 		if h != rd.repo.hosts[len(rd.repo.hosts)-1] {
-			h.rest(time.Now())
+			h.quarantine(time.Now())
 			mirror = true
 		}
 	}
@@ -210,55 +210,41 @@ func (rd *Reader) Quarantine() bool {
 
 // fetch fills one chunk, from host to host and with retries.
 func (rd *Reader) fetch(c *chunk) error {
-	var errs []error
 	got := 0
-	for i, h := range rd.hosts {
-		last := i == len(rd.hosts)-1
-		if !last && !h.usable(time.Now()) {
-			continue
-		}
-		err := rd.fetchFrom(h, c, &got, last)
-		if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
-			return err
-		}
-		errs = append(errs, err)
+	err := eachTurn(rd.ctx, rd.hosts, rangeAttempts, func(t turn) error {
+		return rd.fetchFrom(t, c, &got)
+	})
+	if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
+		return err
 	}
-	return fmt.Errorf("fetch blob %s of %s: %w", rd.desc.Digest, rd.repo.spec.Locator, hostsError(errs))
+	return fmt.Errorf("fetch blob %s of %s: %w", rd.desc.Digest, rd.repo.spec.Locator, err)
 }
 
 // rangeAttempts is how many failures in a row without a new byte end a range, and with it this attempt at the image. At
 // the origin they take about 15 seconds with their pauses.
 const rangeAttempts = 7
 
-// patience is how many failures a host may have, and how long it may take to answer: the origin, asked last, gets more.
-func patience(last bool) (attempts int, timeout time.Duration) {
-	if last {
-		return rangeAttempts, originHeaderTimeout
-	}
-	return 2, mirrorHeaderTimeout
-}
-
-func (rd *Reader) fetchFrom(h *host, c *chunk, got *int, last bool) error {
-	attempts, timeout := patience(last)
+func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
+	h := t.host
 	refreshed := false
 	for failures := 0; ; {
-		before := *got
-		usedRedirect, err := rd.request(h, c, got, timeout)
+		auth := h.authorizer()
+		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:]}
+		redirect, err := rd.hedge(h, l, t.timeout)
 		h.record(err, time.Now())
 		if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
 			return err
 		}
-		if *got > before {
+		if more := int(l.got.Load()); more > 0 {
+			*got += more
 			failures = 0
 		}
 		switch {
-		case errors.Is(err, errTooSlow):
-			continue // on another connection, at once
-		case Terminal(err) && usedRedirect:
-			rd.dropRedirect() // a signed URL has expired: ask the registry again
+		case Terminal(err) && redirect != "":
+			rd.dropRedirect(redirect) // a signed URL has expired: ask the registry again
 		case errors.Is(err, ErrUnauthorized) && !refreshed:
 			refreshed = true
-			if err := rd.repo.refresh(rd.ctx, h); err != nil {
+			if err := rd.repo.refresh(rd.ctx, h, auth); err != nil {
 				return err
 			}
 			continue
@@ -266,7 +252,7 @@ func (rd *Reader) fetchFrom(h *host, c *chunk, got *int, last bool) error {
 			return err
 		}
 		rd.repo.client.pace.failed(err)
-		if failures++; failures >= attempts {
+		if failures++; failures >= t.attempts || t.passOn(err) {
 			return err
 		}
 		if err := pause(rd.ctx, failures, err); err != nil {
@@ -275,48 +261,59 @@ func (rd *Reader) fetchFrom(h *host, c *chunk, got *int, last bool) error {
 	}
 }
 
-// request asks for what is missing of a chunk and reads it. got counts what has come, also when it fails.
-func (rd *Reader) request(h *host, c *chunk, got *int, timeout time.Duration) (usedRedirect bool, err error) {
+// lane is one request on its way into memory: a range, or what is missing of it.
+type lane struct {
+	offset int64 // of data within the blob
+	data   []byte
+	got    atomic.Int64 // how much of data has come
+}
+
+// request asks for a lane's bytes and reads them. It returns the redirect that it used again, "" when it asked the host
+// itself.
+func (rd *Reader) request(ctx context.Context, h *host, l *lane, timeout time.Duration) (redirect string, err error) {
 	target := rd.repo.target(h, "blobs", rd.desc.Digest.String())
 	rd.mu.Lock()
 	if rd.redirect != "" && rd.served[h] {
-		target, usedRedirect = rd.redirect, true
+		target, redirect = rd.redirect, rd.redirect
 	}
 	rd.mu.Unlock()
-	first, lastByte := c.offset+int64(*got), c.offset+int64(len(c.data))-1
-	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", first, lastByte)}}
-	resp, err := rd.repo.send(rd.ctx, h, http.MethodGet, target, header, timeout)
+	lastByte := l.offset + int64(len(l.data)) - 1
+	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", l.offset, lastByte)}}
+	resp, err := rd.repo.send(ctx, h, http.MethodGet, target, header, timeout)
 	if err != nil {
-		return usedRedirect, err
+		return redirect, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	switch {
-	case resp.StatusCode == http.StatusOK && first == 0 && resp.ContentLength == int64(len(c.data)):
+	case resp.StatusCode == http.StatusOK && l.offset == 0 && resp.ContentLength == int64(len(l.data)):
 		// The whole blob is what was asked for.
 	case resp.StatusCode == http.StatusOK:
-		return usedRedirect, errNoRanges
+		return redirect, errNoRanges
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		return usedRedirect, fmt.Errorf("%s has fewer than the %d bytes that the manifest declares: %w", h.Host, rd.desc.Size, ErrRefused)
+		return redirect, fmt.Errorf("%s has fewer than the %d bytes that the manifest declares: %w", h.Host, rd.desc.Size, ErrRefused)
 	case resp.StatusCode != http.StatusPartialContent:
-		return usedRedirect, newStatusError(resp)
+		return redirect, newStatusError(resp)
 	default:
-		if err := checkContentRange(resp.Header.Get("Content-Range"), first, lastByte, rd.desc.Size); err != nil {
-			return usedRedirect, fmt.Errorf("%s: %w", h.Host, err)
+		if err := checkContentRange(resp.Header.Get("Content-Range"), l.offset, lastByte, rd.desc.Size); err != nil {
+			return redirect, fmt.Errorf("%s: %w", h.Host, err)
 		}
 	}
 	rd.mu.Lock()
-	if final := resp.Request.URL; final.Host != h.Host {
-		rd.redirect = final.String()
+	if final := resp.Request.URL.String(); redirect == "" && final != target {
+		rd.redirect = final
 	}
 	rd.served[h] = true
 	rd.mu.Unlock()
-	return usedRedirect, rd.fill(resp.Body, c, got)
+	return redirect, rd.fill(ctx, resp.Body, l)
 }
 
-func (rd *Reader) dropRedirect() {
+// dropRedirect forgets a redirect target, unless a newer one has taken its place.
+func (rd *Reader) dropRedirect(used string) {
 	rd.mu.Lock()
 	defer rd.mu.Unlock()
-	rd.redirect = ""
+	if rd.redirect == used {
+		rd.redirect = ""
+	}
 }
 
 // checkContentRange compares what the server says it sends with what was asked for.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -42,7 +43,8 @@ type Repository struct {
 	path    string // library/nginx
 	hosts   []*host
 	created time.Time
-	fresh   freshFlag
+
+	refreshing sync.Mutex // one new log-in at a time
 }
 
 // Domain returns the registry's name as it stands in references.
@@ -89,7 +91,7 @@ func (r *Repository) Manifest(ctx context.Context, object string) (ocispec.Descr
 		}
 		desc.Size, desc.Digest = int64(len(body)), digest.FromBytes(body)
 		if want != "" && want.Algorithm().FromBytes(body) != want {
-			h.rest(time.Now())
+			h.quarantine(time.Now())
 			return fmt.Errorf("manifest %s from %s: %w", want, h.Host, ErrCorrupt)
 		}
 		if want != "" {
@@ -116,7 +118,7 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, limit in
 			return err
 		}
 		if int64(len(body)) != desc.Size || desc.Digest.Algorithm().FromBytes(body) != desc.Digest {
-			h.rest(time.Now())
+			h.quarantine(time.Now())
 			return fmt.Errorf("blob %s from %s: %w", desc.Digest, h.Host, ErrCorrupt)
 		}
 		return nil
@@ -154,46 +156,36 @@ func (r *Repository) get(ctx context.Context, h *host, kind, object string, limi
 
 // try runs one request at each host in order, with retries, and returns the error of the host that came furthest.
 func (r *Repository) try(ctx context.Context, capability docker.HostCapabilities, request func(*host, time.Duration) error) error {
-	var errs []error
-	for i, h := range r.hosts {
-		last := i == len(r.hosts)-1
-		if !h.Capabilities.Has(capability) || (!last && !h.usable(time.Now())) {
-			continue
+	var able []*host
+	for _, h := range r.hosts {
+		if h.Capabilities.Has(capability) {
+			able = append(able, h)
 		}
-		attempts, timeout := 1, mirrorHeaderTimeout
-		if last {
-			attempts, timeout = requestAttempts, originHeaderTimeout
-		}
-		err := r.tryHost(ctx, h, attempts, func() error { return request(h, timeout) })
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		errs = append(errs, err)
 	}
-	if len(errs) == 0 {
+	if len(able) == 0 {
 		return fmt.Errorf("no host of %s may do this; see its hosts.toml", r.domain)
 	}
-	return hostsError(errs)
+	return eachTurn(ctx, able, requestAttempts, func(t turn) error {
+		return r.tryHost(ctx, t, func() error { return request(t.host, t.timeout) })
+	})
 }
 
-func (r *Repository) tryHost(ctx context.Context, h *host, attempts int, request func() error) error {
+func (r *Repository) tryHost(ctx context.Context, t turn, request func() error) error {
 	refreshed := false
 	for failures := 1; ; failures++ {
+		auth := t.host.authorizer()
 		err := request()
-		h.record(err, time.Now())
+		t.host.record(err, time.Now())
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err
 		case errors.Is(err, ErrUnauthorized) && !refreshed:
 			refreshed = true
-			if err := r.refresh(ctx, h); err != nil {
+			if err := r.refresh(ctx, t.host, auth); err != nil {
 				return err
 			}
 			continue
-		case Terminal(err) || failures >= attempts:
+		case Terminal(err) || failures >= t.attempts || t.passOn(err):
 			return err
 		}
 		if err := pause(ctx, failures, err); err != nil {
@@ -202,10 +194,17 @@ func (r *Repository) tryHost(ctx context.Context, h *host, attempts int, request
 	}
 }
 
-// refresh replaces the tokens of a host; the next request asks for fresh credentials.
-func (r *Repository) refresh(ctx context.Context, h *host) error {
-	r.fresh.raise()
-	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, &r.fresh)(r.domain)
+// refresh replaces the tokens of a host by such that are made with fresh credentials, unless somebody has done so since
+// the refused ones were used: sixteen ranges that are refused together are one new log-in.
+func (r *Repository) refresh(ctx context.Context, h *host, refused docker.Authorizer) error {
+	r.refreshing.Lock()
+	defer r.refreshing.Unlock()
+	if h.authorizer() != refused {
+		return nil
+	}
+	fresh := &freshFlag{}
+	fresh.raise()
+	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, fresh)(r.domain)
 	if err != nil {
 		return fmt.Errorf("read the registry hosts of %s: %w", r.domain, err)
 	}
