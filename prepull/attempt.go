@@ -115,6 +115,15 @@ func (p *Puller) release(ctx context.Context, name string) {
 	}
 }
 
+// sweep clears what earlier runs have left. It comes again, so its failure is no news.
+func (p *Puller) sweep(ctx context.Context, pinned []string) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	if err := p.cfg.Store.Sweep(ctx, pinned); err != nil {
+		p.cfg.Log.V(1).Info("pins are not swept", "reason", oneLine(err))
+	}
+}
+
 // oneLine renders an error for a status or a journal.
 func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")

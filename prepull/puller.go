@@ -70,6 +70,9 @@ func New(cfg Config) (*Puller, error) {
 func (p *Puller) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { p.sweep(ctx, nil) })
+	sweep := time.NewTimer(sweepFirst)
+	defer sweep.Stop()
 	for {
 		p.mu.Lock()
 		changed := p.notify
@@ -93,8 +96,30 @@ func (p *Puller) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-sweep.C:
+			sweep.Reset(sweepEvery)
+			pinned := p.pinned()
+			wg.Go(func() { p.sweep(ctx, pinned) })
 		}
 	}
+}
+
+// Pins of earlier runs that nobody wants end when it must be known what is wanted: policies come from the API server some
+// time after the start, and what they pin must not lose its pin at every restart of the agent. Expired pins end at once.
+const (
+	sweepFirst = 15 * time.Minute
+	sweepEvery = time.Hour
+)
+
+// pinned returns the names of all images that are to be pinned; never nil.
+func (p *Puller) pinned() []string {
+	names := []string{}
+	for _, s := range p.Status() {
+		if s.Pin {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // Wait blocks until every wanted image is warm, lazy or failed, and returns their statuses in the order of Status; or

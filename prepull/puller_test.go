@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -24,6 +25,7 @@ type memStore struct {
 	pins     map[string]bool
 	pulls    map[string]int
 	hang     map[string]bool
+	sweeps   [][]string
 }
 
 func newMemStore() *memStore {
@@ -62,6 +64,18 @@ func (m *memStore) Release(_ context.Context, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pins[name] = false
+	return nil
+}
+
+func (m *memStore) Sweep(_ context.Context, pinned []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sweeps = append(m.sweeps, pinned)
+	for name := range m.pins {
+		if pinned != nil && !slices.Contains(pinned, name) {
+			delete(m.pins, name)
+		}
+	}
 	return nil
 }
 
@@ -223,5 +237,25 @@ func TestSetImagesPullsAnewWhatATagHasMovedTo(t *testing.T) {
 		require.Equal(t, first+1, pulls(), "another one does")
 		p.SetImages(at("sha256:def"))
 		require.Equal(t, first+1, pulls())
+	})
+}
+
+func TestPinsOfEarlierRunsEndWhenNobodyWantsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		store.pins["docker.io/library/gone:latest"] = true
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a", Pin: true}, {Ref: "b"}}})
+		defer stop()
+		_, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, [][]string{nil}, store.sweeps, "at the start nobody knows yet what policies want")
+		require.Contains(t, store.pins, "docker.io/library/gone:latest")
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		require.Len(t, store.sweeps, 3)
+		require.Equal(t, []string{"docker.io/library/a:latest"}, store.sweeps[2])
+		require.NotContains(t, store.pins, "docker.io/library/gone:latest")
+		require.Contains(t, store.pins, "docker.io/library/a:latest")
 	})
 }

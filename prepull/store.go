@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Store is a container runtime's image store, as a Puller needs it. Both methods are safe for concurrent use and
+// Store is a container runtime's image store, as a Puller needs it. Its methods are safe for concurrent use and
 // idempotent.
 type Store interface {
 	// Pull makes an image present, unpacked and visible to the CRI, and returns when it is. It may report what it
@@ -20,6 +20,9 @@ type Store interface {
 	// Release gives up what Pull did to keep the image on the node (its pin). The image itself stays: the kubelet's
 	// garbage collection takes it when it needs the room. An image that is not there is no error.
 	Release(ctx context.Context, name string) error
+	// Sweep gives up pins of earlier runs: those that have expired and, unless pinned is nil, all of ours whose image
+	// is not among these normalised names. Pins of those that are it renews.
+	Sweep(ctx context.Context, pinned []string) error
 }
 
 // Progress is how far one pull has come. Byte counts are those of this pull alone, and compressed bytes.

@@ -90,7 +90,7 @@ func pullImages(ctx context.Context, f pullFlags, refs []string, out, errOut io.
 		return usageError{err}
 	}
 	store, err := containerd.New(containerd.Config{
-		Address: f.address, Namespace: f.namespace, Snapshotter: f.snapshotter, Credentials: keyring.Lookup, Log: log,
+		Address: f.address, Namespace: f.namespace, Snapshotter: f.snapshotter, Credentials: keyring.Lookup, PinOwner: containerd.OwnerCommand, Log: log,
 	})
 	if err != nil {
 		return usageError{err}

@@ -9,11 +9,9 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/go-logr/logr"
-	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -22,10 +20,6 @@ import (
 
 // callTimeout bounds a call to containerd that moves no image data. A containerd under load answers in milliseconds.
 const callTimeout = 20 * time.Second
-
-// leaseExpiry is how long an unfinished pull is kept from containerd's garbage collection: a node that was switched off
-// over night still resumes.
-const leaseExpiry = 24 * time.Hour
 
 // node is a connection to containerd with what was found there.
 type node struct {
@@ -37,6 +31,8 @@ type node struct {
 	keepFree  room
 	staging   *staging // nil where layers cannot be staged, for the reason below
 	noStaging string
+	pinOwner  string
+	holds     *holds
 	log       logr.Logger
 }
 
@@ -60,7 +56,7 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 	if !ok {
 		return nil, fmt.Errorf("connect to containerd at %s: its client has no gRPC connection", s.cfg.Address)
 	}
-	n := &node{client: c, cri: criapi.NewImageServiceClient(conn), namespace: s.cfg.Namespace, log: s.cfg.Log}
+	n := &node{client: c, cri: criapi.NewImageServiceClient(conn), namespace: s.cfg.Namespace, pinOwner: s.cfg.PinOwner, holds: &s.holds, log: s.cfg.Log}
 	discoverCtx, cancel := context.WithTimeout(n.context(ctx), callTimeout)
 	defer cancel()
 	if n.found, err = n.discover(discoverCtx, s.cfg.Snapshotter); err != nil {
@@ -126,24 +122,4 @@ func (s *Store) forget(n *node, err error) {
 // context adds the namespace, and takes the voice of containerd's client.
 func (n *node) context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(quiet(ctx), n.namespace)
-}
-
-// lease keeps all that is done under the returned context from garbage collection. It is named after the image, so that
-// the next attempt, of this process or another, goes on with it. The returned function deletes it: call it on success
-// only.
-func (n *node) lease(ctx context.Context, dgst digest.Digest) (context.Context, func(context.Context) error, error) {
-	manager := n.client.LeasesService()
-	l, err := manager.Create(ctx, leases.WithID("headstart/"+dgst.String()), leases.WithExpiration(leaseExpiry))
-	if err != nil {
-		if !errdefs.IsAlreadyExists(err) {
-			return ctx, nil, fmt.Errorf("create a lease: %w", err)
-		}
-		l = leases.Lease{ID: "headstart/" + dgst.String()}
-	}
-	return leases.WithLease(ctx, l.ID), func(ctx context.Context) error {
-		if err := manager.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("delete the lease: %w", err)
-		}
-		return nil
-	}, nil
 }

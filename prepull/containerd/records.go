@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -14,24 +13,12 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 )
 
-// Labels on image records. The first two are the CRI's: managed says that the CRI may use the record, pinned that the
-// kubelet's image garbage collection leaves the image alone.
+// labelManaged on an image record is the CRI's: it may use the record.
 // Source: containerd internal/cri/labels/labels.go@v2.4.2.
 const (
 	labelManaged      = "io.cri-containerd.image"
 	labelManagedValue = "managed"
-	labelPinned       = "io.cri-containerd.pinned"
-	labelPinnedValue  = "pinned"
-	// labelOwner marks a pin as ours: no other is ever dropped.
-	labelOwner      = "headstart.dev/pinned-by"
-	labelOwnerValue = "headstart-agent"
-	// labelUntil is when the pin expires, RFC 3339. A pinned image cannot be evicted under disk pressure, so no pin
-	// may outlive the agent that wanted it for ever.
-	labelUntil = "headstart.dev/pinned-until"
 )
-
-// pinTTL is how long a pin holds without being renewed. Every pull, thus every start of the agent, renews it.
-const pinTTL = 7 * 24 * time.Hour
 
 // recordNames returns the names that the CRI gives an image: its config's digest, repo:tag when there is a tag, and
 // repo@digest. The last is what pods that are pinned by digest look for, and the one that the CRI does not add by
@@ -60,8 +47,7 @@ func (p *pull) writeRecords(ctx context.Context) error {
 	}
 	labels := map[string]string{labelManaged: labelManagedValue}
 	if p.image.Pin {
-		labels[labelPinned], labels[labelOwner] = labelPinnedValue, labelOwnerValue
-		labels[labelUntil] = time.Now().Add(pinTTL).UTC().Format(time.RFC3339)
+		maps.Copy(labels, pinLabels(p.node.pinOwner, time.Now()))
 	}
 	for _, name := range names {
 		if err := p.node.writeRecord(ctx, images.Image{Name: name, Target: p.resolved.Target, Labels: labels}); err != nil {
@@ -102,61 +88,6 @@ func (n *node) writeRecord(ctx context.Context, img images.Image) error {
 			return err
 		}
 	}
-}
-
-// unpin drops our pin from every record of the name's image, except from the config's record while another of our pins
-// stands on it: images with different names may share it.
-func (n *node) unpin(ctx context.Context, name string) error {
-	service := n.client.ImageService()
-	img, err := service.Get(ctx, name)
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	all, err := service.List(ctx, fmt.Sprintf("target.digest==%s", img.Target.Digest))
-	if err != nil {
-		return fmt.Errorf("list the records of %s: %w", img.Target.Digest, err)
-	}
-	repo := repository(name)
-	var configs []images.Image
-	others := false
-	for _, record := range all {
-		switch {
-		case record.Labels[labelOwner] != labelOwnerValue:
-		case isDigest(record.Name):
-			configs = append(configs, record)
-		case record.Name == name || (repository(record.Name) == repo && strings.Contains(record.Name, "@")):
-			if err := n.dropPin(ctx, record); err != nil {
-				return err
-			}
-		default:
-			others = true
-		}
-	}
-	if others {
-		return nil
-	}
-	for _, record := range configs {
-		if err := n.dropPin(ctx, record); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (n *node) dropPin(ctx context.Context, record images.Image) error {
-	labels := maps.Clone(record.Labels)
-	for _, key := range []string{labelPinned, labelOwner, labelUntil} {
-		delete(labels, key)
-	}
-	record.Labels = labels
-	// The whole map: a single label's field path cannot delete.
-	if _, err := n.client.ImageService().Update(ctx, record, "labels"); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("unpin the image record %q: %w", record.Name, err)
-	}
-	return nil
 }
 
 func isDigest(name string) bool {

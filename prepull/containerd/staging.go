@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -127,6 +128,27 @@ func (s *staging) path(key string) string { return filepath.Join(s.done, key) }
 func (s *staging) has(key string) bool {
 	info, err := os.Lstat(s.path(key))
 	return err == nil && info.IsDir()
+}
+
+// sweep removes finished layers that nobody has come for: their image is wanted no longer, or never became complete.
+func (s *staging) sweep(age time.Duration) error {
+	all, err := os.ReadDir(s.done)
+	if err != nil {
+		return fmt.Errorf("sweep the staging folder: %w", err)
+	}
+	var errs []error
+	for _, f := range all {
+		path := filepath.Join(s.done, f.Name())
+		var stat unix.Stat_t
+		if err := unix.Lstat(path, &stat); err != nil {
+			continue // a pull has just taken it
+		}
+		// The time of its renaming: the other times are those of the layer.
+		if time.Since(time.Unix(stat.Ctim.Unix())) > age {
+			errs = append(errs, os.RemoveAll(path))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // drop removes what a layer left, finished or not.

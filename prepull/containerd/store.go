@@ -55,6 +55,8 @@ type Config struct {
 	// DefaultMinFreePercent.
 	MinFreeBytes   int64
 	MinFreePercent int
+	// PinOwner is who pins images, OwnerAgent when empty.
+	PinOwner string
 	// Engines are tried in this order; nil is all of them, fastest first.
 	Engines []string
 	// Log gets what was discovered, once, and whatever needs a look.
@@ -72,6 +74,7 @@ type Rewrite struct {
 type Store struct {
 	cfg     Config
 	engines []engine
+	holds   holds
 
 	mu      sync.Mutex
 	node    *node
@@ -103,6 +106,12 @@ func New(cfg Config) (*Store, error) {
 	if cfg.MaxConcurrentDownloads < 0 || cfg.ChunkSize < 0 || (cfg.ChunkSize > 0 && cfg.ChunkSize < minChunk) {
 		return nil, fmt.Errorf("%d concurrent downloads of %d bytes: want 0 or more of 0 (auto) or at least %d bytes",
 			cfg.MaxConcurrentDownloads, cfg.ChunkSize, minChunk)
+	}
+	if cfg.PinOwner == "" {
+		cfg.PinOwner = OwnerAgent
+	}
+	if !isOwner(cfg.PinOwner) {
+		return nil, fmt.Errorf("pin owner %q: want %s or %s", cfg.PinOwner, OwnerAgent, OwnerCommand)
 	}
 	if cfg.MinFreeBytes == 0 && cfg.MinFreePercent == 0 {
 		cfg.MinFreePercent = DefaultMinFreePercent
@@ -206,19 +215,18 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 		return err
 	}
 	there, err := p.isThere(ctx)
-	if err != nil {
-		return err
-	}
-	if there {
+	switch {
+	case err != nil:
+	case there:
 		err = p.writeRecords(ctx)
-	} else {
+	default:
 		err = s.runEngines(ctx, p)
 	}
-	if err != nil {
-		return err // the lease stays: what was fetched is used by the next attempt
+	if err == nil {
+		p.progress.complete()
 	}
-	p.progress.complete()
-	return release(ctx)
+	// After a failure the lease stays: what was fetched is used by the next attempt.
+	return errors.Join(err, release(ctx, err == nil))
 }
 
 // runEngines hands the image from engine to engine until one succeeds. A failure that no engine can help, such as an
@@ -267,6 +275,20 @@ func (s *Store) Release(ctx context.Context, name string) error {
 		return fmt.Errorf("unpin image %q: %w", name, err)
 	}
 	return nil
+}
+
+// Sweep implements prepull.Store. It also clears what unfinished pulls have left for longer than a day.
+func (s *Store) Sweep(ctx context.Context, pinned []string) error {
+	n, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	ctx = n.context(ctx)
+	errs := []error{n.sweepPins(ctx, pinned), n.sweepLeases(ctx)}
+	if n.staging != nil {
+		errs = append(errs, n.staging.sweep(leaseExpiry))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Store) rewrite(name string) string {

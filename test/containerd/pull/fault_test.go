@@ -213,27 +213,3 @@ func TestRegistryIsDown(t *testing.T) {
 	require.Contains(t, stateOf(t, ctd, ref).Records[ref], "pinned=pinned")
 	require.Equal(t, prepull.StateFailed, pull(t, newStore(t, ctd, nil), prepull.Image{Ref: reg.Image("never:v1")}).State)
 }
-
-// TestPins are on all three records, with owner and expiry, are renewed, and are given up when nobody wants the image.
-func TestPins(t *testing.T) {
-	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
-	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
-	_, ref := push(t, reg, "pins", mib)
-	store := newStore(t, ctd, nil)
-	pull(t, store, prepull.Image{Ref: ref, Pin: true})
-	pinned := stateOf(t, ctd, ref)
-	require.Len(t, pinned.Records, 3)
-	for name, labels := range pinned.Records {
-		for _, want := range []string{"io.cri-containerd.image=managed", "io.cri-containerd.pinned=pinned", "headstart.dev/pinned-by=", "headstart.dev/pinned-until="} {
-			require.Contains(t, labels, want, name)
-		}
-	}
-	// A second name of the same image shares the config's record.
-	require.NoError(t, store.Release(t.Context(), ref))
-	for name, labels := range stateOf(t, ctd, ref).Records {
-		require.NotContains(t, labels, "pinned", name)
-		require.Contains(t, labels, "managed", name)
-	}
-	require.NoError(t, store.Release(t.Context(), ref), "again")
-	require.NoError(t, store.Release(t.Context(), reg.Image("never/seen:v1")))
-}
