@@ -33,6 +33,7 @@ require (
 	github.com/stretchr/testify v1.12.1 // assertions (tests)
 	github.com/vishvananda/netlink v1.3.1 // network namespaces and links (testbed), link events
 	github.com/vishvananda/netns v0.0.5 // network namespaces (testbed)
+	go.etcd.io/bbolt v1.5.0 // reads what containerd has while it is not up
 	go.uber.org/goleak v1.3.0 // no goroutine outlives a test (tests)
 	golang.org/x/sync v0.24.0 // errgroup, singleflight, semaphore
 	golang.org/x/sys v0.49.0 // statfs, renameat2, mounts, prctl

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 type criSettings struct {
 	discard    bool
 	configPath string
+	// Where containerd is going to be, and what the CRI unpacks into: asked of the config only while containerd is not up.
+	root, address, snapshotter, overlayRoot string
 }
 
 // dumpConfig asks containerd's own binary for the config that it runs with: of the servers before 2.4 none tells it over
@@ -68,18 +71,29 @@ func parseConfigDump(data []byte) (criSettings, error) {
 	type registryConfig struct {
 		ConfigPath string `toml:"config_path"`
 	}
+	type grpcConfig struct {
+		Address string `toml:"address"`
+	}
 	var dump struct {
+		Root    string     `toml:"root"`
+		GRPC    grpcConfig `toml:"grpc"`
 		Plugins struct {
 			V3 struct {
-				Discard  bool           `toml:"discard_unpacked_layers"`
-				Registry registryConfig `toml:"registry"`
+				Discard     bool           `toml:"discard_unpacked_layers"`
+				Snapshotter string         `toml:"snapshotter"`
+				Registry    registryConfig `toml:"registry"`
 			} `toml:"io.containerd.cri.v1.images"`
 			V2 struct {
 				Containerd struct {
-					Discard bool `toml:"discard_unpacked_layers"`
+					Discard     bool   `toml:"discard_unpacked_layers"`
+					Snapshotter string `toml:"snapshotter"`
 				} `toml:"containerd"`
 				Registry registryConfig `toml:"registry"`
 			} `toml:"io.containerd.grpc.v1.cri"`
+			GRPC    grpcConfig `toml:"io.containerd.server.v1.grpc"`
+			Overlay struct {
+				Root string `toml:"root_path"`
+			} `toml:"io.containerd.snapshotter.v1.overlayfs"`
 		} `toml:"plugins"`
 	}
 	if err := toml.Unmarshal(data, &dump); err != nil {
@@ -87,10 +101,10 @@ func parseConfigDump(data []byte) (criSettings, error) {
 	}
 	s := criSettings{
 		discard:    dump.Plugins.V3.Discard || dump.Plugins.V2.Containerd.Discard,
-		configPath: dump.Plugins.V3.Registry.ConfigPath,
-	}
-	if s.configPath == "" {
-		s.configPath = dump.Plugins.V2.Registry.ConfigPath
+		configPath: cmp.Or(dump.Plugins.V3.Registry.ConfigPath, dump.Plugins.V2.Registry.ConfigPath),
+		root:       dump.Root, overlayRoot: dump.Plugins.Overlay.Root,
+		address:     cmp.Or(dump.Plugins.GRPC.Address, dump.GRPC.Address),
+		snapshotter: cmp.Or(dump.Plugins.V3.Snapshotter, dump.Plugins.V2.Containerd.Snapshotter),
 	}
 	return s, nil
 }

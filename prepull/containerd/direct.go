@@ -199,7 +199,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.staging.drop(dir))
+			err = errors.Join(err, n.staging.drop(dir.path))
 		}
 	}()
 	source, err := e.open(ctx, p, desc, rank, originOnly)
@@ -207,7 +207,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 		return err
 	}
 	consumed := &countingReader{Reader: source, count: p.progress.done}
-	result, err := layer.Unpack(ctx, dir, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, consumed,
+	result, err := layer.Unpack(ctx, dir.path, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, consumed,
 		layer.Options{Guard: func() error { return n.roomFor(0) }})
 	if closed := source.finish(ctx, err); err == nil {
 		err = closed

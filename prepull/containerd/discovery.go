@@ -120,10 +120,14 @@ func (n *node) readSettings(ctx context.Context, d *Discovery, all []*introspect
 		}
 	}
 	if s, err := n.dumpConfig(ctx); err == nil {
-		d.DiscardLayers, d.HostDirs, d.SettingsFrom = s.discard, registry.SplitHostDirs(s.configPath), "configDump"
+		d.useSettings(s, "configDump")
 		return
 	} else if n.log.V(1).Enabled() {
 		n.log.V(1).Info("containerd's settings are not readable", "reason", err.Error())
 	}
 	d.HostDirs, d.SettingsFrom = registry.SplitHostDirs(defaultHostDirs), "default"
+}
+
+func (d *Discovery) useSettings(s criSettings, from string) {
+	d.DiscardLayers, d.HostDirs, d.SettingsFrom = s.discard, registry.SplitHostDirs(s.configPath), from
 }

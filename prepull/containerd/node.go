@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type node struct {
 	noStaging string
 	pinOwner  string
 	holds     *holds
+	committed map[string]bool // chain IDs that a containerd which is not up has; client and cri are nil then
 	log       logr.Logger
 }
 
@@ -44,7 +46,7 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 		return s.node, nil
 	}
 	if info, err := os.Stat(s.cfg.Address); err != nil {
-		return nil, fmt.Errorf("connect to containerd: no socket at %s: %w; is containerd running?", s.cfg.Address, errors.Unwrap(err))
+		return nil, fmt.Errorf("connect to containerd: no socket at %s: %w; %w", s.cfg.Address, errors.Unwrap(err), errNotUp)
 	} else if info.Mode()&os.ModeSocket == 0 {
 		return nil, fmt.Errorf("connect to containerd: %s is no socket", s.cfg.Address)
 	}
@@ -62,15 +64,7 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 	if n.found, err = n.discover(discoverCtx, s.cfg.Snapshotter); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to containerd at %s: %w", s.cfg.Address, err), c.Close())
 	}
-	n.registry = registry.New(registry.Config{
-		HostDirs:    n.found.HostDirs,
-		Credentials: s.cfg.Credentials,
-		UserAgent:   "headstart-agent",
-		Connections: s.cfg.MaxConcurrentDownloads,
-		Chunk:       s.cfg.ChunkSize,
-		Bandwidth:   s.cfg.Bandwidth,
-		Log:         s.cfg.Log,
-	})
+	n.registry = s.registryFor(n.found.HostDirs)
 	n.keepFree = room{bytes: s.cfg.MinFreeBytes, percent: s.cfg.MinFreePercent}
 	n.noStaging = s.openStaging(n)
 	s.cfg.Log.Info("containerd is connected", "version", n.found.Version, "snapshotter", n.found.Snapshotter,
@@ -78,6 +72,24 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 		"hostDirs", n.found.HostDirs, "capabilities", n.found.Capabilities)
 	s.node = n
 	return n, nil
+}
+
+// registryFor returns the client for registries, the same for as long as hosts.toml lies where it did: its buffers bound
+// the memory of all pulls, whichever connection to containerd they belong to. The caller holds mu.
+func (s *Store) registryFor(hostDirs []string) *registry.Client {
+	if s.registry == nil || !slices.Equal(s.hostDirs, hostDirs) {
+		s.hostDirs = hostDirs
+		s.registry = registry.New(registry.Config{
+			HostDirs:    hostDirs,
+			Credentials: s.cfg.Credentials,
+			UserAgent:   "headstart-agent",
+			Connections: s.cfg.MaxConcurrentDownloads,
+			Chunk:       s.cfg.ChunkSize,
+			Bandwidth:   s.cfg.Bandwidth,
+			Log:         s.cfg.Log,
+		})
+	}
+	return s.registry
 }
 
 // openStaging finds out whether layers can be unpacked next to the snapshots, and says why not. The folder outlives

@@ -22,6 +22,9 @@ const (
 
 // othersPull reports whether somebody else fetches one of the image's layers right now.
 func (e *directEngine) othersPull(ctx context.Context, p *pull) (bool, error) {
+	if p.node.client == nil {
+		return false, nil // nobody can pull before containerd is up
+	}
 	statuses, err := p.node.client.ContentStore().ListStatuses(ctx)
 	if err != nil {
 		return false, fmt.Errorf("list what is being fetched: %w", err)

@@ -20,9 +20,7 @@ type progress struct {
 	told   time.Time
 }
 
-func newProgress(snapshotter string, report func(prepull.Progress)) *progress {
-	return &progress{report: report, now: prepull.Progress{Snapshotter: snapshotter}}
-}
+func newProgress(report func(prepull.Progress)) *progress { return &progress{report: report} }
 
 func (p *progress) change(always bool, change func(*prepull.Progress)) {
 	p.mu.Lock()
@@ -42,6 +40,13 @@ func (p *progress) resolved(digest string, total int64) {
 func (p *progress) engine(name string) {
 	p.change(true, func(pr *prepull.Progress) { pr.Engine = name })
 }
+
+func (p *progress) into(snapshotter string) {
+	p.change(false, func(pr *prepull.Progress) { pr.Snapshotter = snapshotter })
+}
+
+// again begins to count anew what is ready: all layers are looked at once more.
+func (p *progress) again() { p.change(false, func(pr *prepull.Progress) { pr.DoneBytes = 0 }) }
 
 func (p *progress) fetched(n int64) {
 	p.change(false, func(pr *prepull.Progress) { pr.FetchedBytes += n })

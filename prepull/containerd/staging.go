@@ -94,29 +94,52 @@ func abandoned(path string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
-// usable reports whether this is still the staging folder of a snapshotter's root.
+// usable reports whether this is still the staging folder of a snapshotter's root: another disk may have been mounted
+// over it, with a copy of all that was there.
 func (s *staging) usable(snapshotterRoot string) bool {
-	_, err := os.Stat(filepath.Join(s.work, "lock"))
-	return err == nil && s.root == filepath.Join(snapshotterRoot, stagingName)
+	now, err := os.Stat(filepath.Join(s.work, "lock"))
+	held, heldErr := s.lock.Stat()
+	return err == nil && heldErr == nil && os.SameFile(now, held) && s.root == filepath.Join(snapshotterRoot, stagingName)
+}
+
+// errMoved: what a layer was unpacked into is no longer what has its name.
+var errMoved = errors.New("the staging folder was moved away meanwhile")
+
+// workDir is a directory for a layer in progress.
+type workDir struct {
+	path string
+	made os.FileInfo
 }
 
 // begin makes an empty directory for a layer in progress.
-func (s *staging) begin() (string, error) {
+func (s *staging) begin() (workDir, error) {
 	s.mu.Lock()
 	s.serial++
 	path := filepath.Join(s.work, fmt.Sprintf("%d", s.serial))
 	s.mu.Unlock()
-	if err := os.Mkdir(path, 0o755); err != nil {
-		return "", fmt.Errorf("make a staging folder: %w", err)
+	err := os.Mkdir(path, 0o755)
+	if err == nil {
+		err = os.Chmod(path, 0o755) // whatever the umask is
 	}
-	return path, os.Chmod(path, 0o755) // whatever the umask is
+	if err != nil {
+		return workDir{}, fmt.Errorf("make a staging folder: %w", err)
+	}
+	made, err := os.Lstat(path)
+	return workDir{path: path, made: made}, err
 }
 
 // finish moves a layer to where the next process finds it.
-func (s *staging) finish(path, key string) error {
-	err := os.Rename(path, s.path(key))
+func (s *staging) finish(dir workDir, key string) error {
+	now, err := os.Lstat(dir.path)
+	if err != nil {
+		return fmt.Errorf("finish a layer: %w", err)
+	}
+	if !os.SameFile(now, dir.made) {
+		return errMoved
+	}
+	err = os.Rename(dir.path, s.path(key))
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		return os.RemoveAll(path) // another process was first
+		return os.RemoveAll(dir.path) // another process was first
 	}
 	return err
 }

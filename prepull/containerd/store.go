@@ -59,6 +59,9 @@ type Config struct {
 	PinOwner string
 	// Engines are tried in this order; nil is all of them, fastest first.
 	Engines []string
+	// ConfigDump prints the config that containerd runs with, for what is done before it is up; nil is
+	// `containerd config dump`.
+	ConfigDump []string
 	// Log gets what was discovered, once, and whatever needs a look.
 	Log logr.Logger
 }
@@ -79,6 +82,9 @@ type Store struct {
 	mu      sync.Mutex
 	node    *node
 	staging *staging // nil until a node can have one
+	// registry serves all connections to containerd as long as hosts.toml lies in hostDirs.
+	registry *registry.Client
+	hostDirs []string
 }
 
 var _ prepull.Store = (*Store)(nil)
@@ -191,12 +197,14 @@ func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull
 	if err != nil {
 		return prepull.Result{}, prepull.Permanent(err)
 	}
-	n, err := s.connect(ctx)
-	if err != nil {
-		return prepull.Result{}, err
-	}
-	p := &pull{node: n, image: img, name: name, source: s.rewrite(name), progress: newProgress(n.found.Snapshotter, report)}
 	began := time.Now()
+	p := &pull{image: img, name: name, source: s.rewrite(name), progress: newProgress(report)}
+	n, err := s.connectAhead(ctx, p)
+	if err != nil {
+		return prepull.Result{Progress: p.progress.snapshot()}, classify(err)
+	}
+	p.node = n
+	p.progress.into(n.found.Snapshotter)
 	err = s.pull(n.context(ctx), p)
 	if err != nil {
 		s.forget(n, err)

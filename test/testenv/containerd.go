@@ -114,6 +114,9 @@ func (c *Containerd) CertsDir() string { return c.work.Path("certs.d") }
 // ConfigPath is containerd's configuration file.
 func (c *Containerd) ConfigPath() string { return c.work.Path("config.toml") }
 
+// Binary is containerd's program.
+func (c *Containerd) Binary() string { return filepath.Join(c.binDir, binaries.Containerd) }
+
 // Kill ends containerd with SIGKILL, as the kernel does when memory runs out. Containers go on running.
 func (c *Containerd) Kill() error {
 	c.mu.Lock()

@@ -57,7 +57,7 @@ func main() {
 	var err error
 	if o.worker != "" {
 		err = profiled(o.profile, func() error { return work(ctx, o, flag.Args()) })
-		fmt.Println(writtenBy("self")) // the last line is for the run that started this
+		fmt.Fprintln(os.Stdout, writtenBy("self")) // the last line is for the run that started this
 	} else {
 		err = bench(ctx, o, os.Stdout)
 	}

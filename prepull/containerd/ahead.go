@@ -1,0 +1,156 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/image-spec/identity"
+	"golang.org/x/sync/errgroup"
+)
+
+// Layers can be fetched and unpacked before containerd is up: the staging folder needs only its file system. What
+// containerd will do is read from its config, and what it has from its metadata, so that a node whose image brings images
+// along fetches nothing twice. When anything of that is not certain, containerd is waited for.
+
+// errNotUp: nothing listens at containerd's socket.
+var errNotUp = errors.New("is containerd running?")
+
+// upPatience is how long staged layers wait for containerd before the error is told, and upPoll how often it is looked for.
+const (
+	upPatience = 30 * time.Second
+	upPoll     = 50 * time.Millisecond
+)
+
+// defaultConfigDump prints the config that containerd is going to run with.
+var defaultConfigDump = []string{"containerd", "config", "dump"}
+
+// connectAhead returns the connection to containerd. When containerd is not up yet, it unpacks the image's layers beside
+// the snapshots first, and then waits for it.
+func (s *Store) connectAhead(ctx context.Context, p *pull) (*node, error) {
+	n, err := s.connect(ctx)
+	if !errors.Is(err, errNotUp) {
+		return n, err
+	}
+	ahead, e, reason := s.nodeAhead(ctx)
+	if reason != nil {
+		s.cfg.Log.V(1).Info("layers wait for containerd", "image", p.name, "reason", reason.Error())
+		return nil, err
+	}
+	p.node = ahead
+	if err := e.stageAhead(ctx, p); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(upPatience); errors.Is(err, errNotUp) && time.Now().Before(deadline); {
+		timer := time.NewTimer(upPoll)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		case <-timer.C:
+		}
+		n, err = s.connect(ctx)
+	}
+	p.progress.again()
+	return n, err
+}
+
+// stageAhead brings the layers that containerd lacks into the staging folder.
+func (e *directEngine) stageAhead(ctx context.Context, p *pull) error {
+	resolved, err := p.node.registry.Resolve(ctx, p.source, platforms.Default())
+	if err != nil {
+		return err
+	}
+	p.use(resolved)
+	if reason := e.unfit(p); reason != "" {
+		p.node.log.V(1).Info("layers wait for containerd", "image", p.name, "reason", reason)
+		return nil
+	}
+	p.progress.engine(e.name())
+	group, ctx := errgroup.WithContext(ctx)
+	chains := identity.ChainIDs(append(p.resolved.DiffIDs[:0:0], p.resolved.DiffIDs...))
+	for i := len(chains) - 1; i >= 0; i-- {
+		if p.node.committed[chains[i].String()] {
+			break // and with it all below
+		}
+		one := part{index: i, chain: chains[i].String(), key: chains[i].Encoded()}
+		if i > 0 {
+			one.parent = chains[i-1].String()
+		}
+		group.Go(func() error { return e.stage(ctx, p, one) })
+	}
+	return group.Wait()
+}
+
+// nodeAhead is a node without containerd; reason says why there can be none.
+func (s *Store) nodeAhead(ctx context.Context) (n *node, e *directEngine, reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.engines {
+		if direct, is := one.(*directEngine); is {
+			e = direct
+		}
+	}
+	if e == nil {
+		return nil, nil, errors.New("the direct engine is not asked for")
+	}
+	found, root, err := s.discoverAhead(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	n = &node{namespace: s.cfg.Namespace, log: s.cfg.Log, found: found, keepFree: room{bytes: s.cfg.MinFreeBytes, percent: s.cfg.MinFreePercent}}
+	if n.committed, err = committedSnapshots(root, s.cfg.Namespace, found.Snapshotter); err != nil {
+		return nil, nil, err
+	}
+	n.registry = s.registryFor(found.HostDirs)
+	if why := s.openStaging(n); why != "" {
+		return nil, nil, errors.New(why)
+	}
+	return n, e, nil
+}
+
+// discoverAhead reads from containerd's config what discover asks containerd. root is containerd's own folder.
+func (s *Store) discoverAhead(ctx context.Context) (found Discovery, root string, err error) {
+	command := s.cfg.ConfigDump
+	if len(command) == 0 {
+		command = defaultConfigDump
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, command[0], command[1:]...).Output()
+	if err != nil {
+		return found, "", fmt.Errorf("run %s: %w", strings.Join(command, " "), err)
+	}
+	settings, err := parseConfigDump(out)
+	if err != nil {
+		return found, "", err
+	}
+	found = Discovery{
+		Snapshotter: s.cfg.Snapshotter, SnapshotterFrom: "flag", SnapshotterRoot: settings.overlayRoot, DiscardLayers: settings.discard,
+	}
+	if found.Snapshotter == AutoSnapshotter {
+		found.Snapshotter, found.SnapshotterFrom = settings.snapshotter, "configDump"
+	}
+	if found.SnapshotterRoot == "" {
+		found.SnapshotterRoot = filepath.Join(settings.root, "io.containerd.snapshotter.v1.overlayfs")
+	}
+	found.useSettings(settings, "configDump")
+	switch {
+	case settings.address != s.cfg.Address:
+		return found, "", fmt.Errorf("its config is that of a containerd at %s", settings.address)
+	case !filepath.IsAbs(settings.root):
+		return found, "", fmt.Errorf("its config says its root is %q", settings.root)
+	case !found.DiscardLayers:
+		return found, "", errors.New("the node keeps its layers' blobs, which only containerd can store")
+	}
+	if _, err := os.Stat(settings.root); err != nil {
+		return found, "", fmt.Errorf("look for its root: %w", err) // on a disk that is yet to be mounted, for all we know
+	}
+	return found, settings.root, nil
+}
