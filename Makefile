@@ -22,6 +22,7 @@ generate: ## deep copies and CRDs from the Go types
 	$(TOOL) controller-gen object paths=./...
 	$(TOOL) controller-gen crd paths=./... output:crd:dir=deploy/crd
 	mkdir -p deploy/crd/compat
+	mv deploy/crd/readiness.node.x-k8s.io_nodereadinessrules.yaml deploy/crd/compat/
 	sed -e 's/nodereadinessrules\.headstart\.dev/nodereadinessrules.nodereadiness.k8s.io/' -e 's/group: headstart\.dev/group: nodereadiness.k8s.io/' \
 		-e '/shortNames:/d' -e '/    - hrr/d' -e 's|^  annotations:|&\n    api-approved.kubernetes.io: unapproved, the guide'"'"'s own group|' \
 		deploy/crd/headstart.dev_nodereadinessrules.yaml > deploy/crd/compat/nodereadiness.k8s.io_nodereadinessrules.yaml

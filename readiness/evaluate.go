@@ -21,6 +21,8 @@ const (
 	StateReleased State = "Released"
 	// StateTimedOut: the time was up and the rule let the node go unready.
 	StateTimedOut State = "TimedOut"
+	// StateForeign: another controller carries the rule out; its taint is left as it is.
+	StateForeign State = "Foreign"
 )
 
 // Decision is what one rule says of one node at one instant.
@@ -55,9 +57,10 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 		return d
 	}
 	d.existing = f.Node.CreationTimestamp.Time.Before(r.Created)
-	d.entry, d.hasEntry = f.Record.Rules[r.UID]
-	if !d.hasEntry && !r.EnforceExisting {
-		d.entry, d.hasEntry = f.Record.inherited(r, f.live)
+	d.recall(f)
+	if r.Foreign {
+		d.State = StateForeign
+		return d
 	}
 	if d.rebooted(f) {
 		d.rearmed = true
@@ -85,6 +88,19 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 	}
 	d.hold(f, now)
 	return d
+}
+
+// recall finds what the node's annotations say of the rule.
+func (d *Decision) recall(f *Facts) {
+	r := d.Rule
+	d.entry, d.hasEntry = f.Record.Rules[r.UID]
+	if !d.hasEntry && !r.Foreign && (!r.EnforceExisting || r.Form == FormUpstream) {
+		// Upstream's rules cannot be changed, only made anew: that must not gate the fleet again.
+		d.entry, d.hasEntry = f.Record.inherited(r, f.live)
+	}
+	if d.entry.State != EntryDone && r.bootstrapped(f.Node) {
+		d.entry, d.hasEntry = Entry{Name: r.Name, State: EntryDone, Taint: TaintID(&r.Taint)}, true
+	}
 }
 
 // rebooted says whether the node has booted since the rule let it go and the rule asks for a new hold then.

@@ -35,6 +35,8 @@ type Change struct {
 	// Record is the text of the annotation headstart.dev/readiness; meaningful where RecordChanged.
 	Record        string
 	RecordChanged bool
+	// Annotations are to be set beside it: completions as upstream's controller notes them.
+	Annotations map[string]string
 	// Rehold says that a node which had been released is held again: such writes are spaced out.
 	Rehold bool
 	// Transitions are for events and metrics, after the write.
@@ -47,6 +49,10 @@ type Transition struct {
 	State    State
 	Reasons  []Reason
 	Deadline time.Time
+	// Completed says that a bootstrap of the upstream form is over with this.
+	Completed bool
+	// Untainted says that the node had no taint to take off: nothing happens that is worth an event.
+	Untainted bool
 }
 
 // Claim is a taint that a rule asked for earlier and that no longer is its own: the rule is gone, has another taint, or
@@ -95,7 +101,7 @@ type planner struct {
 func (p *planner) enforced(yield func(*Decision) bool) {
 	for i := range p.decisions {
 		d := &p.decisions[i]
-		if d.Rule.DryRun || d.State == StateUnbound || d.State == StateIgnored {
+		if d.Rule.DryRun || d.State == StateUnbound || d.State == StateIgnored || d.State == StateForeign {
 			continue
 		}
 		if !yield(d) {
@@ -169,6 +175,9 @@ func (p *planner) held(t *corev1.Taint) bool {
 // ours says whether the taint is the controller's to take off: a rule that governs the node names it, the record says
 // that the controller put it there, a rule that is gone claimed it, or one held the node by it until the label left.
 func (p *planner) ours(t *corev1.Taint) bool {
+	if p.foreign(t) {
+		return false
+	}
 	for d := range p.enforced {
 		if SameTaint(&d.Rule.Taint, t) {
 			return true
@@ -188,6 +197,11 @@ func (p *planner) ours(t *corev1.Taint) bool {
 	return slices.ContainsFunc(p.facts.Left, func(left corev1.Taint) bool { return SameTaint(&left, t) })
 }
 
+// foreign says whether the taint is another controller's business: it is a rule's that is left to that one.
+func (p *planner) foreign(t *corev1.Taint) bool {
+	return slices.ContainsFunc(p.decisions, func(d Decision) bool { return d.State == StateForeign && SameTaint(&d.Rule.Taint, t) })
+}
+
 // record brings the node's record up to date. It is written where it must be (a completion that nothing else shows) and,
 // at no cost, with any other change.
 func (p *planner) record() error {
@@ -195,6 +209,14 @@ func (p *planner) record() error {
 	next := Record{Node: p.facts.Node.UID, Labels: p.ownLabels()}
 	must := p.rules(&next)
 	must = must || !slices.Equal(old.Labels, next.Labels)
+	completed, err := p.bootstraps()
+	if err != nil {
+		return err
+	}
+	if completed {
+		must = true
+		p.change.Urgency = min(p.change.Urgency, UrgencyLabel)
+	}
 	if p.change.Urgency == UrgencyNone && !must {
 		return nil
 	}
@@ -224,6 +246,11 @@ func (p *planner) rules(next *Record) (must bool) {
 		next.Rules[d.Rule.UID] = e
 		must = must || changed
 	}
+	for i := range p.decisions {
+		if d := &p.decisions[i]; d.State == StateForeign && d.hasEntry {
+			next.Rules[d.Rule.UID] = d.entry
+		}
+	}
 	for uid, e := range p.facts.Record.Rules {
 		if _, known := next.Rules[uid]; known {
 			continue
@@ -252,7 +279,7 @@ func (p *planner) entry(d *Decision) (e Entry, must bool) {
 	case StateReleased:
 		e.State, e.Rearmed = EntryDone, false
 		must = d.unrecorded()
-	case StateUnbound, StateIgnored:
+	case StateUnbound, StateIgnored, StateForeign:
 		return Entry{}, false
 	}
 	if d.hasEntry && d.entry.State == e.State && e.State != EntryHeld {

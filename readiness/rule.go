@@ -50,6 +50,8 @@ type Rule struct {
 	RearmOnReboot   bool
 	EnforceExisting bool
 	DryRun          bool
+	// Foreign says that another controller carries the rule out at present, and that we must not.
+	Foreign bool
 }
 
 // DaemonSet is what a rule says of a DaemonSet's pod on the node.

@@ -23,6 +23,7 @@ import (
 type shared struct {
 	rules      []readiness.Form
 	writers    int
+	nodeStates bool
 	namespace  string
 	registerer prometheus.Registerer
 	// nodes is the one watch of Nodes.
@@ -44,6 +45,7 @@ var controllers = []struct {
 	{"readiness", func(mgr ctrl.Manager, s shared) error {
 		return readinesscontroller.SetupWithManager(mgr, readinesscontroller.Config{
 			Forms: s.rules, Writers: s.writers, Namespace: s.namespace, Registerer: s.registerer, Nodes: s.nodes,
+			Version: version(), UpstreamNodeStates: s.nodeStates,
 		})
 	}},
 	{"gates", func(mgr ctrl.Manager, s shared) error {

@@ -43,7 +43,7 @@ type upstreamOptions struct {
 
 func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "kubeconfig file; empty: the pod's service account")
-	f.StringSliceVar(&o.rules, "rules", []string{string(readiness.FormNative)}, "forms of readiness rules that are read: any of native, guide (upstream is refused by this build)")
+	f.StringSliceVar(&o.rules, "rules", []string{string(readiness.FormNative)}, "forms of readiness rules that are read: any of native, guide, upstream")
 	f.BoolVar(&o.leaderElect, "leader-elect", true, "write only while holding the lease, so that two replicas can run")
 	f.StringVar(&o.leaderNamespace, "leader-elect-namespace", "headstart-system", "namespace of the lease; made if it is missing and allowed")
 	f.StringVar(&o.leaderNamespace, "leader-election-namespace", "headstart-system", "upstream's name of --leader-elect-namespace")
@@ -60,7 +60,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.IntVar(&u.nodeWorkers, "node-concurrent-reconciles", 0, "upstream's: how many nodes are written at once; 0 or 1: 64")
 	f.IntVar(&u.ruleWorkers, "rule-concurrent-reconciles", 1, "upstream's: without effect, a rule is one step here")
 	f.BoolVar(&u.webhook, "enable-webhook", false, "upstream's: without effect, the CRD validates by itself")
-	f.BoolVar(&u.nodeMetrics, "enable-node-state-metrics", false, "upstream's: without effect, a rule's status has the counts")
+	f.BoolVar(&u.nodeMetrics, "enable-node-state-metrics", false, "upstream's: with --rules=upstream, serve node_readiness_nodes_by_state too")
 	for i, name := range zapFlags {
 		f.StringVar(&u.zap[i], name, "", "upstream's: without effect, see --log-level")
 		f.Lookup(name).NoOptDefVal = "true"
@@ -93,9 +93,6 @@ func (u *upstreamOptions) ignored() []string {
 	var out []string
 	if u.webhook {
 		out = append(out, "enable-webhook")
-	}
-	if u.nodeMetrics {
-		out = append(out, "enable-node-state-metrics")
 	}
 	if u.ruleWorkers > 1 {
 		out = append(out, "rule-concurrent-reconciles")

@@ -90,7 +90,7 @@ func managerOptions(o *options, scheme *runtime.Scheme, log logr.Logger) ctrl.Op
 }
 
 func addControllers(mgr ctrl.Manager, o *options) error {
-	s := shared{namespace: o.leaderNamespace, registerer: metrics.Registry}
+	s := shared{namespace: o.leaderNamespace, registerer: metrics.Registry, nodeStates: o.upstream.nodeMetrics}
 	for _, r := range o.rules {
 		s.rules = append(s.rules, readiness.Form(r))
 	}

@@ -20,6 +20,10 @@ type Engine struct {
 	log     logr.Logger
 	now     func() time.Time
 	metrics *metrics
+	// upstream are upstream's metrics; nil where its rules are not read.
+	upstream *upstreamMetrics
+	// adopted tells that an upstream rule has found its taint on a node; nil to tell nobody.
+	adopted func(*corev1.Node, *readiness.Rule)
 
 	mu      sync.Mutex
 	nodes   map[string]*node
@@ -45,6 +49,8 @@ type Engine struct {
 	claimEvent chan struct{}
 	// leading is true on the replica that writes.
 	leading bool
+	// leadSince is since when, by the API server's clock.
+	leadSince time.Time
 	// progress is when a write last ended, or when the queue was last empty.
 	progress time.Time
 }
@@ -205,8 +211,13 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 			// What it asks about is still being listed: nothing is known, so nothing is done.
 			return readiness.Change{Urgency: readiness.UrgencyNone}, time.Time{}
 		}
+		begin := time.Now()
 		d := readiness.Evaluate(r, &n.facts, now)
-		e.count(n, r.UID, ruleState{state: d.State, overdue: d.Overdue})
+		s := ruleState{state: d.State, overdue: d.Overdue}
+		if r.Form == readiness.FormUpstream {
+			e.observeUpstream(n, r, &s, time.Since(begin))
+		}
+		e.count(n, r.UID, s)
 		n.noteHold(r, d.State)
 		if d.State == readiness.StateUnbound {
 			continue
@@ -274,7 +285,7 @@ func (c *Counts) add(s ruleState, dryRun bool, by int32) {
 		if !s.overdue {
 			c.TimedOut += by
 		}
-	case readiness.StateIgnored, readiness.StateUnbound:
+	case readiness.StateIgnored, readiness.StateUnbound, readiness.StateForeign:
 	}
 }
 
@@ -298,7 +309,7 @@ func (e *Engine) daemonSetsOf(namespace string) []*readiness.DaemonSetSpec {
 func (e *Engine) Lead(leading bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.leading = leading
+	e.leading, e.leadSince = leading, e.now()
 	e.progress = time.Now()
 	if !leading {
 		e.queue.clear()

@@ -103,6 +103,13 @@ func (r *recorder) offer(event *corev1.Event) {
 
 // transition tells of what a write brought about.
 func (r *recorder) transition(node *corev1.Node, t readiness.Transition) {
+	if t.Untainted {
+		return
+	}
+	if t.Rule.Form == readiness.FormUpstream {
+		r.upstreamTransition(node, &t)
+		return
+	}
 	switch t.State {
 	case readiness.StateHeld:
 		r.offer(nodeEvent(node, corev1.EventTypeNormal, reasonHeld, heldMessage(&t)))
@@ -112,7 +119,7 @@ func (r *recorder) transition(node *corev1.Node, t readiness.Transition) {
 	case readiness.StateTimedOut:
 		r.offer(nodeEvent(node, corev1.EventTypeWarning, reasonTimedOut,
 			fmt.Sprintf("rule %s: not ready within %s, taint %s is off; missing: %s", t.Rule.Name, t.Rule.Timeout, readiness.TaintID(&t.Rule.Taint), missing(t.Reasons))))
-	case readiness.StateIgnored, readiness.StateUnbound:
+	case readiness.StateIgnored, readiness.StateUnbound, readiness.StateForeign:
 	}
 }
 

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -20,6 +19,7 @@ import (
 
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/compat/guide"
+	"headstart.dev/readiness/compat/upstream"
 	"headstart.dev/readiness/v1alpha1"
 )
 
@@ -32,6 +32,8 @@ type formWatch struct {
 	// rules watches the rules until ctx ends; forget drops them.
 	rules  func(ctx context.Context, synced func())
 	forget func()
+	// beside is what the leader runs beside the rules of upstream's form; nil for the others.
+	beside *upstreamForm
 
 	once sync.Once
 	// synced is closed when it is known that there is no CRD, or when its rules have been listed.
@@ -92,13 +94,20 @@ func (f *formWatch) installed(ctx context.Context, yes bool) {
 	}
 }
 
-// newForms makes the watches of the forms asked for.
-func newForms(rc *rest.Config, meta metadata.Interface, e *Engine, log logr.Logger, events *recorder, forms []readiness.Form) ([]*formWatch, error) {
-	if len(forms) == 0 {
-		forms = []readiness.Form{readiness.FormNative}
-	}
+// formMaker makes the watches of rules; all forms share its clients.
+type formMaker struct {
+	engine *Engine
+	log    logr.Logger
+	events *recorder
+	client client.WithWatch
+	crds   metadata.ResourceInterface
+	guard  *upstreamGuard
+}
+
+// newFormMaker connects; rc is that of the watches.
+func newFormMaker(rc *rest.Config, meta metadata.Interface, c *controller) (*formMaker, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, guide.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, guide.AddToScheme, upstream.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("register rule forms: %w", err)
 		}
@@ -106,47 +115,63 @@ func newForms(rc *rest.Config, meta metadata.Interface, e *Engine, log logr.Logg
 	rc = rest.CopyConfig(rc)
 	// Custom resources are JSON only.
 	rc.ContentConfig = rest.ContentConfig{}
-	c, err := client.NewWithWatch(rc, client.Options{Scheme: scheme})
+	withWatch, err := client.NewWithWatch(rc, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, fmt.Errorf("make client for rules: %w", err)
 	}
-	var out []*formWatch
-	for _, form := range slices.Compact(slices.Sorted(slices.Values(forms))) {
-		rules := &ruleForm{engine: e, log: log, client: c, events: events, latest: map[types.UID]*v1alpha1.NodeReadinessRule{}}
-		f := &formWatch{
-			log: log, form: form, synced: make(chan struct{}),
-			crds:   meta.Resource(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")),
-			forget: func() { rules.replace(nil) },
-		}
-		switch form {
-		case readiness.FormNative:
-			f.crd, rules.apiVersion = "nodereadinessrules."+v1alpha1.GroupVersion.Group, v1alpha1.GroupVersion.String()
-			rules.convert = readiness.FromNative
-			rules.target = func(name string) client.Object {
-				return &v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: name}}
-			}
-			f.rules = watchRules(c, rules, &v1alpha1.NodeReadinessRuleList{}, &v1alpha1.NodeReadinessRule{}, func(r *v1alpha1.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return r })
-		case readiness.FormGuide:
-			f.crd, rules.apiVersion = "nodereadinessrules."+guide.GroupVersion.Group, guide.GroupVersion.String()
-			rules.convert = func(r *v1alpha1.NodeReadinessRule) (*readiness.Rule, error) {
-				return guide.Convert((*guide.NodeReadinessRule)(r))
-			}
-			rules.target = func(name string) client.Object {
-				return &guide.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: name}}
-			}
-			f.rules = watchRules(c, rules, &guide.NodeReadinessRuleList{}, &guide.NodeReadinessRule{}, func(r *guide.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return (*v1alpha1.NodeReadinessRule)(r) })
-		case readiness.FormUpstream:
-			return nil, fmt.Errorf("rule form %q: not in this build; run the upstream controller for those rules, with taint keys of their own", form)
-		default:
-			return nil, fmt.Errorf("rule form %q: write any of native, guide", form)
-		}
-		out = append(out, f)
-	}
-	return out, nil
+	return &formMaker{
+		engine: c.engine, log: c.log, events: c.events, client: withWatch,
+		crds: meta.Resource(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")),
+	}, nil
 }
 
-// watchRules feeds rules of type T, seen as native ones, until ctx ends.
-func watchRules[T client.Object](c client.WithWatch, rules *ruleForm, list client.ObjectList, expected T, native func(T) *v1alpha1.NodeReadinessRule) func(context.Context, func()) {
+// make makes the watch of one form.
+func (m *formMaker) make(form readiness.Form) (*formWatch, error) {
+	f := &formWatch{log: m.log, form: form, synced: make(chan struct{}), crds: m.crds}
+	switch form {
+	case readiness.FormNative:
+		rules := m.native(v1alpha1.GroupVersion.String(), readiness.FromNative, func(name string) client.Object {
+			return &v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		})
+		f.crd, f.forget = "nodereadinessrules."+v1alpha1.GroupVersion.Group, func() { rules.replace(nil) }
+		f.rules = watchRules(m.client, &rules.ruleSet, &v1alpha1.NodeReadinessRuleList{}, &v1alpha1.NodeReadinessRule{}, func(r *v1alpha1.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return r })
+	case readiness.FormGuide:
+		convert := func(r *v1alpha1.NodeReadinessRule) (*readiness.Rule, error) {
+			return guide.Convert((*guide.NodeReadinessRule)(r))
+		}
+		rules := m.native(guide.GroupVersion.String(), convert, func(name string) client.Object {
+			return &guide.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		})
+		f.crd, f.forget = "nodereadinessrules."+guide.GroupVersion.Group, func() { rules.replace(nil) }
+		f.rules = watchRules(m.client, &rules.ruleSet, &guide.NodeReadinessRuleList{}, &guide.NodeReadinessRule{}, func(r *guide.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return (*v1alpha1.NodeReadinessRule)(r) })
+	case readiness.FormUpstream:
+		rules := m.upstream()
+		f.crd, f.forget = "nodereadinessrules."+upstream.GroupVersion.Group, func() { rules.replace(nil) }
+		f.rules = watchRules(m.client, &rules.ruleSet, &upstream.NodeReadinessRuleList{}, &upstream.NodeReadinessRule{}, rules.seen)
+		f.beside = rules
+	default:
+		return nil, fmt.Errorf("rule form %q: write any of native, guide, upstream", form)
+	}
+	return f, nil
+}
+
+// native makes the source of a form that has the native schema.
+func (m *formMaker) native(apiVersion string, convert func(*v1alpha1.NodeReadinessRule) (*readiness.Rule, error), target func(string) client.Object) *ruleForm {
+	rules := &ruleForm{client: m.client, events: m.events, apiVersion: apiVersion, target: target}
+	rules.ruleSet = ruleSet[*v1alpha1.NodeReadinessRule]{engine: m.engine, log: m.log, source: rules, convert: convert, latest: map[types.UID]*v1alpha1.NodeReadinessRule{}}
+	return rules
+}
+
+// upstream makes the source of upstream's rules.
+func (m *formMaker) upstream() *upstreamForm {
+	rules := &upstreamForm{client: m.client, events: m.events, guard: m.guard, changed: make(chan struct{}, 1), told: map[types.UID]string{}}
+	rules.ruleSet = ruleSet[*upstream.NodeReadinessRule]{engine: m.engine, log: m.log, source: rules, convert: rules.convertRule, latest: map[types.UID]*upstream.NodeReadinessRule{}}
+	m.guard.changed = rules.refresh
+	return rules
+}
+
+// watchRules feeds rules of type T, seen as R, until ctx ends.
+func watchRules[T, R client.Object](c client.WithWatch, rules *ruleSet[R], list client.ObjectList, expected T, as func(T) R) func(context.Context, func()) {
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			out, ok := list.DeepCopyObject().(client.ObjectList)
@@ -162,11 +187,11 @@ func watchRules[T client.Object](c client.WithWatch, rules *ruleForm, list clien
 	return func(ctx context.Context, synced func()) {
 		feed(ctx, lw, expected, sink[T]{
 			kind: "rules", strip: func(in T) T { return in },
-			observe: func(in T, known bool) { rules.observe(native(in), known) },
+			observe: func(in T, known bool) { rules.observe(as(in), known) },
 			replace: func(in []T) {
-				all := make([]*v1alpha1.NodeReadinessRule, len(in))
+				all := make([]R, len(in))
 				for i := range in {
-					all[i] = native(in[i])
+					all[i] = as(in[i])
 				}
 				rules.replace(all)
 			},

@@ -31,6 +31,8 @@ type node struct {
 	// stale says that the outcome of the last write is not known: the next one reads the node first.
 	stale    bool
 	failures int
+	// failure is the last one's text; meaningful while failures > 0.
+	failure string
 	// notBefore holds writes off: after a failure, or between the writes of a node that flips.
 	notBefore time.Time
 	lastWrite time.Time
@@ -48,6 +50,10 @@ type node struct {
 type ruleState struct {
 	state   readiness.State
 	overdue bool
+	// sight and tainted are readiness.Sight of an upstream rule, whose status and metrics tell more than counts; failing
+	// says that the node's writes keep failing.
+	sight            uint64
+	tainted, failing bool
 }
 
 // observe takes over a version of the Node that the API server sent.

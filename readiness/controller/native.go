@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"headstart.dev/readiness"
 	"headstart.dev/readiness/v1alpha1"
 )
 
@@ -33,80 +30,23 @@ const (
 	reasonNotTolerated = "NotTolerated"
 )
 
-// ruleForm brings rules of the native schema to the engine, and their status back: headstart.dev's own, and the guide's.
+// ruleForm is the source of rules of the native schema: headstart.dev's own, and the guide's.
 type ruleForm struct {
-	engine *Engine
-	log    logr.Logger
+	ruleSet[*v1alpha1.NodeReadinessRule]
+
 	client client.StatusClient
 	events *recorder
-	// apiVersion, target and convert are what the forms differ in. target is an empty object of that name.
+	// apiVersion and target are what the forms differ in. target is an empty object of that name.
 	apiVersion string
 	target     func(name string) client.Object
-	convert    func(*v1alpha1.NodeReadinessRule) (*readiness.Rule, error)
-
-	mu     sync.Mutex
-	latest map[types.UID]*v1alpha1.NodeReadinessRule
 }
 
 var _ ruleSource = (*ruleForm)(nil)
 
-// observe takes over a rule; known says whether it exists still.
-func (n *ruleForm) observe(in *v1alpha1.NodeReadinessRule, known bool) {
-	if !known {
-		n.forget(in.UID)
-		return
-	}
-	n.mu.Lock()
-	for uid, other := range n.latest {
-		if other.Name == in.Name && uid != in.UID {
-			// Deleted and created again between two looks.
-			defer n.forget(uid)
-		}
-	}
-	n.latest[in.UID] = in
-	n.mu.Unlock()
-	rule, err := n.convert(in)
-	if err != nil {
-		n.log.Error(err, "rule is not understood", "rule", in.Name)
-		n.engine.SetInvalid(in.UID, in.Generation, err, n, in.Name)
-		return
-	}
-	n.engine.SetRule(rule, n)
-}
-
-func (n *ruleForm) forget(uid types.UID) {
-	n.mu.Lock()
-	delete(n.latest, uid)
-	n.mu.Unlock()
-	n.engine.DeleteRule(uid)
-}
-
-// replace takes over a complete list.
-func (n *ruleForm) replace(list []*v1alpha1.NodeReadinessRule) {
-	there := map[types.UID]bool{}
-	for _, in := range list {
-		there[in.UID] = true
-		n.observe(in, true)
-	}
-	n.mu.Lock()
-	var gone []types.UID
-	for uid := range n.latest {
-		if !there[uid] {
-			gone = append(gone, uid)
-		}
-	}
-	n.mu.Unlock()
-	for _, uid := range gone {
-		n.forget(uid)
-	}
-}
-
 // WriteStatus patches the rule's status where it differs.
 func (n *ruleForm) WriteStatus(ctx context.Context, s RuleStatus) error {
-	n.mu.Lock()
-	current := n.latest[s.Rule.UID]
-	n.mu.Unlock()
-	if current == nil {
+	current, ok := n.get(s.Rule.UID)
+	if !ok {
 		return nil
 	}
 	want := current.Status.DeepCopy()

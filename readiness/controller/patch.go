@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,9 +35,7 @@ func buildPatch(node *corev1.Node, c *readiness.Change) ([]byte, error) {
 	if c.TaintsChanged {
 		ops = append(ops, taintOps(node.Spec.Taints, c.Taints)...)
 	}
-	if c.RecordChanged {
-		ops = append(ops, recordOps(node, c.Record)...)
-	}
+	ops = append(ops, annotationOps(node, c)...)
 	ops = append(ops, labelOps(node, c)...)
 	out, err := json.Marshal(ops)
 	if err != nil {
@@ -57,17 +56,37 @@ func taintOps(have, want []corev1.Taint) []any {
 	return append(ops, operation{"replace", path, want})
 }
 
-func recordOps(node *corev1.Node, record string) []any {
+func annotationOps(node *corev1.Node, c *readiness.Change) []any {
 	const parent = "/metadata/annotations"
+	want := annotations(c)
+	if len(want) == 0 {
+		return nil
+	}
 	if node.Annotations == nil {
-		return []any{test{"test", parent, nil}, operation{"add", parent, map[string]string{readiness.AnnotationReadiness: record}}}
+		return []any{test{"test", parent, nil}, operation{"add", parent, want}}
 	}
-	path := parent + "/" + escape(readiness.AnnotationReadiness)
-	var have any
-	if old, ok := node.Annotations[readiness.AnnotationReadiness]; ok {
-		have = old
+	var ops []any
+	if c.RecordChanged {
+		var have any
+		if old, ok := node.Annotations[readiness.AnnotationReadiness]; ok {
+			have = old
+		}
+		ops = append(ops, test{"test", parent + "/" + escape(readiness.AnnotationReadiness), have})
 	}
-	return []any{test{"test", path, have}, operation{"add", path, record}}
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		ops = append(ops, operation{"add", parent + "/" + escape(key), want[key]})
+	}
+	return ops
+}
+
+// annotations are those that the change sets.
+func annotations(c *readiness.Change) map[string]string {
+	want := map[string]string{}
+	maps.Copy(want, c.Annotations)
+	if c.RecordChanged {
+		want[readiness.AnnotationReadiness] = c.Record
+	}
+	return want
 }
 
 func labelOps(node *corev1.Node, c *readiness.Change) []any {
@@ -100,8 +119,8 @@ func applied(node *corev1.Node, c *readiness.Change) *corev1.Node {
 	if c.TaintsChanged {
 		out.Spec.Taints = c.Taints
 	}
-	if c.RecordChanged {
-		out.Annotations = withKey(node.Annotations, readiness.AnnotationReadiness, c.Record)
+	for key, value := range annotations(c) {
+		out.Annotations = withKey(out.Annotations, key, value)
 	}
 	for _, l := range c.SetLabels {
 		out.Labels = withKey(out.Labels, l, "true")

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"headstart.dev/readiness"
@@ -14,7 +15,7 @@ func (e *Engine) SetRule(r *readiness.Rule, source ruleSource) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	entry := e.byUID[r.UID]
-	if entry != nil && entry.invalid == "" && entry.rule.Generation == r.Generation {
+	if entry != nil && entry.invalid == "" && entry.rule.Generation == r.Generation && entry.rule.Foreign == r.Foreign {
 		entry.source = source
 		e.markRule(r.UID)
 		return
@@ -58,10 +59,54 @@ func (e *Engine) DeleteRule(uid types.UID) {
 	if entry.invalid == "" {
 		e.retire(entry.rule, nil)
 	}
+	e.upstream.forget(entry.rule)
 	e.dropRule(uid)
 	e.rewatch()
 	e.decideAll()
 	e.settleClaims()
+}
+
+// RetireRule lets go what a rule holds that is being deleted. It may be told again, and of a rule that was deleted before
+// this process began.
+func (e *Engine) RetireRule(r *readiness.Rule) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	known := e.byUID[r.UID] != nil
+	if !known && slices.ContainsFunc(e.retired, func(c readiness.Claim) bool { return c.Rule.UID == r.UID }) {
+		return
+	}
+	e.retire(r, nil)
+	if known {
+		e.upstream.forget(r)
+		e.dropRule(r.UID)
+		e.rewatch()
+	}
+	e.decideAll()
+	e.settleClaims()
+}
+
+// settled says whether no node is left that must still be freed of the rule's taint. One that is leaving is not written.
+func (e *Engine) settled(r *readiness.Rule) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.ContainsFunc(e.retired, func(c readiness.Claim) bool { return c.Rule.UID == r.UID }) {
+		return true
+	}
+	claim := readiness.Claim{Rule: r}
+	for _, n := range e.nodes {
+		if n.facts.Node != nil && !n.facts.Leaving() && claim.Covers(n.facts.Node) && !e.kept(n, &r.Taint) {
+			return false
+		}
+	}
+	return true
+}
+
+// kept says whether a rule of today keeps the taint on the node; e.mu is held.
+func (e *Engine) kept(n *node, taint *corev1.Taint) bool {
+	return slices.ContainsFunc(e.rules, func(r *readiness.Rule) bool {
+		state := n.states[r.UID].state
+		return readiness.SameTaint(&r.Taint, taint) && !r.DryRun && (state == readiness.StateHeld || state == readiness.StateForeign)
+	})
 }
 
 // dropRule takes a rule out of the model, and its word from every node's count.

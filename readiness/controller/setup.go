@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,10 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Nodes is the watch of Nodes that the process shares, started by the caller; nil means one of the controller's own.
 	Nodes *nodewatch.Watch
+	// Version and UpstreamNodeStates are for upstream's metrics: node_readiness_build_info, and node_readiness_nodes_by_state,
+	// which upstream serves on demand only.
+	Version            string
+	UpstreamNodeStates bool
 }
 
 // defaultNamespace is where the ledger lies when Config names no other.
@@ -79,7 +84,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	if c.nodes, err = followNodes(mgr, cfg.Nodes, client, engine); err != nil {
 		return err
 	}
-	if c.forms, err = newForms(rc, patches, engine, log, c.events, cfg.Forms); err != nil {
+	if err := c.addForms(rc, patches, client, &cfg); err != nil {
 		return err
 	}
 	if err := mgr.Add(everywhere(c.watch)); err != nil {
@@ -92,6 +97,34 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 		return err
 	}
 	return mgr.AddHealthzCheck("readiness", c.healthy)
+}
+
+// addForms makes the watches of the rule forms that are read.
+func (c *controller) addForms(rc *rest.Config, meta metadata.Interface, core kubernetes.Interface, cfg *Config) error {
+	forms := cfg.Forms
+	if len(forms) == 0 {
+		forms = []readiness.Form{readiness.FormNative}
+	}
+	maker, err := newFormMaker(rc, meta, c)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(forms, readiness.FormUpstream) {
+		c.guard = newUpstreamGuard(c.log, core.CoordinationV1().RESTClient(), c.engine.now)
+		maker.guard = c.guard
+		if c.engine.upstream, err = newUpstreamMetrics(cfg.Registerer, c.engine, cfg.UpstreamNodeStates, cfg.Version); err != nil {
+			return fmt.Errorf("register upstream's metrics: %w", err)
+		}
+		c.engine.adopted = c.events.adopted
+	}
+	for _, form := range slices.Compact(slices.Sorted(slices.Values(forms))) {
+		f, err := maker.make(form)
+		if err != nil {
+			return err
+		}
+		c.forms = append(c.forms, f)
+	}
+	return nil
 }
 
 // connect is config with a connection of its own, so that no other controller's requests stand in the way of a release,
@@ -142,6 +175,8 @@ type controller struct {
 	claims  *claimDeleter
 	ledger  *ledger
 	api     nodeWriter
+	// guard looks out for upstream's controller; nil where its rules are not read.
+	guard *upstreamGuard
 	// synced is set when the first lists have come.
 	synced atomic.Bool
 }
@@ -158,6 +193,9 @@ func (c *controller) watch(ctx context.Context) error {
 	for _, f := range c.forms {
 		forms.Go(func() { f.run(ctx) })
 	}
+	if c.guard != nil {
+		forms.Go(func() { c.guard.run(ctx) })
+	}
 	if c.listed(ctx) {
 		c.synced.Store(true)
 		c.log.Info("caches are warm")
@@ -171,6 +209,9 @@ func (c *controller) listed(ctx context.Context) bool {
 	lists := []<-chan struct{}{c.nodes.Synced()}
 	for _, f := range c.forms {
 		lists = append(lists, f.synced)
+	}
+	if c.guard != nil {
+		lists = append(lists, c.guard.synced)
 	}
 	for _, list := range lists {
 		select {
@@ -198,8 +239,19 @@ func (c *controller) lead(ctx context.Context) error {
 	group.Go(func() error { return c.claims.Run(ctx) })
 	group.Go(func() error { return c.ledger.Run(ctx) })
 	group.Go(func() error { c.engine.clock(ctx); return nil })
-	group.Go(func() error { c.engine.pool(ctx, c.writers, c.api, c.events.transition); return nil })
+	group.Go(func() error { c.engine.pool(ctx, c.writers, c.api, c.tell); return nil })
+	for _, f := range c.forms {
+		if f.beside != nil {
+			group.Go(func() error { return f.beside.run(ctx) })
+		}
+	}
 	return group.Wait()
+}
+
+// tell passes on what a write brought about.
+func (c *controller) tell(node *corev1.Node, t readiness.Transition) {
+	c.events.transition(node, t)
+	c.engine.upstream.transition(node, &t, c.engine.now())
 }
 
 // syncPoll is how often a new leader looks whether its first lists have come; a warm standby never waits for it.

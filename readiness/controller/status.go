@@ -24,6 +24,8 @@ type RuleStatus struct {
 	Invalid       string
 	Conflict      string
 	Unsatisfiable string
+	// View is set for the upstream form, whose status lists nodes.
+	View *readiness.RuleView
 }
 
 const (
@@ -104,10 +106,11 @@ func (e *Engine) takeStatus() []pendingStatus {
 			out = append(out, pendingStatus{RuleStatus: RuleStatus{Rule: entry.rule, Invalid: entry.invalid}, source: entry.source})
 			continue
 		}
-		out = append(out, pendingStatus{
-			RuleStatus: RuleStatus{Rule: entry.rule, Counts: entry.counts, Conflict: e.conflict(entry.rule), Unsatisfiable: e.unsatisfiable(entry.rule)},
-			source:     entry.source,
-		})
+		s := RuleStatus{Rule: entry.rule, Counts: entry.counts, Conflict: e.conflict(entry.rule), Unsatisfiable: e.unsatisfiable(entry.rule)}
+		if entry.rule.Form == readiness.FormUpstream {
+			s.View = e.view(entry.rule)
+		}
+		out = append(out, pendingStatus{RuleStatus: s, source: entry.source})
 	}
 	clear(e.dirtyRules)
 	return out

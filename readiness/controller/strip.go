@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"strings"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,7 +31,7 @@ func stripNode(in *corev1.Node) *corev1.Node {
 		out.Annotations = map[string]string{}
 	}
 	for k, v := range in.Annotations {
-		if keptAnnotations[k] {
+		if keptAnnotations[k] || strings.HasPrefix(k, readiness.BootstrapPrefix) {
 			out.Annotations[k] = v
 		}
 	}

@@ -192,8 +192,10 @@ func (e *Engine) failed(j job, err error) {
 	n := j.n
 	n.active, n.stale = false, true
 	n.failures++
+	n.failure = err.Error()
 	e.progress = time.Now()
 	e.metrics.failure()
+	e.upstream.failed(&j.change)
 	wait := backoff(n.failures)
 	if after, ok := apierrors.SuggestsClientDelay(err); ok {
 		wait = max(wait, time.Duration(after)*time.Second)

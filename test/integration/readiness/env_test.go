@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/compat/upstream"
 	"headstart.dev/readiness/controller"
 	"headstart.dev/readiness/v1alpha1"
 )
@@ -43,6 +44,7 @@ func scheme(t *testing.T) *runtime.Scheme {
 	s := runtime.NewScheme()
 	require.NoError(t, clientgoscheme.AddToScheme(s))
 	require.NoError(t, v1alpha1.AddToScheme(s))
+	require.NoError(t, upstream.AddToScheme(s))
 	return s
 }
 
@@ -154,9 +156,14 @@ func (e *env) rule(change ...func(*v1alpha1.NodeReadinessRule)) *v1alpha1.NodeRe
 
 const testCondition = "example.com/TestReady"
 
-// drop deletes an object after the test, when its context is over.
+// afterTest is for clean-ups, when the test's own context is over.
+func (e *env) afterTest() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(e.t.Context()), settleTime)
+}
+
+// drop deletes an object after the test.
 func (e *env) drop(o client.Object) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.t.Context()), settleTime)
+	ctx, cancel := e.afterTest()
 	defer cancel()
 	if err := client.IgnoreNotFound(e.Delete(ctx, o)); err != nil {
 		e.t.Errorf("clean up: %v", err)
