@@ -61,6 +61,8 @@ func ReadNode(object *corev1.Node) *Node {
 		taints: schedulingTaints(object), allocatable: newResources(object.Status.Allocatable), warm: warmOn(object),
 	}
 	_, n.inventory = object.Annotations[readiness.AnnotationImages]
+	// Of the right size: thousands of nodes have twenty conditions each.
+	n.published, n.conditions = make([]string, 0, len(object.Status.Conditions)), make([]string, 0, len(object.Status.Conditions))
 	for i := range object.Status.Conditions {
 		n.published = append(n.published, intern(string(object.Status.Conditions[i].Type)))
 		if object.Status.Conditions[i].Status == corev1.ConditionTrue {

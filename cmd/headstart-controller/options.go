@@ -57,7 +57,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&u.metricsCertDir, "metrics-cert-dir", "", "upstream's: folder of tls.crt and tls.key for --metrics-secure; empty: self-signed")
 	f.Float32Var(&u.qps, "kube-api-qps", -1, "upstream's: limit of requests a second to the API server; -1: none")
 	f.IntVar(&u.burst, "kube-api-burst", -1, "upstream's: burst over --kube-api-qps; -1: none")
-	f.IntVar(&u.nodeWorkers, "node-concurrent-reconciles", 0, "upstream's: how many nodes are written at once; 0 or 1: 64")
+	f.IntVar(&u.nodeWorkers, "node-concurrent-reconciles", 0, "upstream's: how many nodes are written at once; 0 or 1: as many as the API server answers well to")
 	f.IntVar(&u.ruleWorkers, "rule-concurrent-reconciles", 1, "upstream's: without effect, a rule is one step here")
 	f.BoolVar(&u.webhook, "enable-webhook", false, "upstream's: without effect, the CRD validates by itself")
 	f.BoolVar(&u.nodeMetrics, "enable-node-state-metrics", false, "upstream's: with --rules=upstream, serve node_readiness_nodes_by_state too")

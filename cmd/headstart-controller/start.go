@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -41,8 +42,16 @@ const (
 	stopTimeout   = 10 * time.Second
 )
 
+// gcPercent is how far the heap may grow beyond what is in use before it is collected. What the controller holds is what
+// it knows of the nodes, and it makes little garbage beside that: at 5,000 nodes Go's own 100 would buy some hundredths
+// of a core for some 30 MB.
+const gcPercent = 40
+
 // start runs the controllers until ctx ends.
 func start(ctx context.Context, o *options, out io.Writer) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: logLevels[o.logLevel]}))
 	ctrl.SetLogger(log)
 	klog.SetLogger(log.WithName("client-go"))

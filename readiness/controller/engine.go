@@ -98,7 +98,7 @@ func (e *Engine) ObserveNode(in *corev1.Node) {
 func (e *Engine) observe(in *corev1.Node) {
 	n := e.nodes[in.Name]
 	if n == nil {
-		n = &node{name: in.Name, states: map[types.UID]ruleState{}, wakeIndex: -1}
+		n = &node{name: in.Name, wakeIndex: -1}
 		n.facts.DaemonSets = e.daemonSetsOf
 		n.facts.LiveRule = e.liveRule
 		n.facts.Pods = podList(e.pods[in.Name])
@@ -121,8 +121,8 @@ func (e *Engine) forgetNode(name string) {
 	if n == nil {
 		return
 	}
-	for uid := range n.states {
-		e.count(n, uid, ruleState{state: readiness.StateUnbound})
+	for _, s := range slices.Clone(n.states) {
+		e.count(n, s.rule, ruleState{state: readiness.StateUnbound})
 	}
 	e.wakes.cancel(n)
 	e.queue.remove(n)
@@ -244,15 +244,15 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 
 // count moves the node from its old state under the rule to the new one.
 func (e *Engine) count(n *node, uid types.UID, s ruleState) {
-	old, had := n.states[uid]
+	old, had := n.states.get(uid)
 	if had && old == s {
 		return
 	}
 	entry := e.byUID[uid]
 	if s.state == readiness.StateUnbound {
-		delete(n.states, uid)
+		n.states.remove(uid)
 	} else {
-		n.states[uid] = s
+		n.states.set(uid, s)
 	}
 	if entry == nil || (!had && s.state == readiness.StateUnbound) {
 		return

@@ -20,9 +20,9 @@ type node struct {
 	// wrote is the resourceVersion of the engine's own last write: older events must not undo what it did.
 	wrote uint64
 	// holding are the taints by which each enforced rule holds the node.
-	holding map[types.UID]corev1.Taint
+	holding perRule[*corev1.Taint]
 	// states holds what each rule said last, for the counts.
-	states map[types.UID]ruleState
+	states perRule[ruleState]
 
 	queued   bool
 	queuedAs readiness.Urgency
@@ -73,7 +73,9 @@ func (n *node) observe(in *corev1.Node, now time.Time) {
 	}
 	n.version = max(n.version, version)
 	n.facts.Node = in
-	n.facts.Record, _ = readiness.DecodeRecord(in)
+	if old == nil || old.UID != in.UID || old.Annotations[readiness.AnnotationReadiness] != in.Annotations[readiness.AnnotationReadiness] {
+		n.facts.Record, _ = readiness.DecodeRecord(in)
+	}
 }
 
 // forget drops all that was known of an earlier Node of the same name.
@@ -87,18 +89,15 @@ func (n *node) forget() {
 
 // noteHold remembers by which taint a rule holds the node, so that it goes as well when the node leaves the selector.
 func (n *node) noteHold(r *readiness.Rule, state readiness.State) {
-	taint, held := n.holding[r.UID]
+	taint, held := n.holding.get(r.UID)
 	switch {
 	case state == readiness.StateHeld && !r.DryRun:
-		if n.holding == nil {
-			n.holding = map[types.UID]corev1.Taint{}
-		}
-		n.holding[r.UID] = r.Taint
+		n.holding.set(r.UID, &r.Taint)
 	case state == readiness.StateUnbound && held && !r.DryRun:
-		n.facts.Left = append(n.facts.Left, taint)
-		delete(n.holding, r.UID)
+		n.facts.Left = append(n.facts.Left, *taint)
+		n.holding.remove(r.UID)
 	default:
-		delete(n.holding, r.UID)
+		n.holding.remove(r.UID)
 	}
 }
 

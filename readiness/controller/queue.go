@@ -12,14 +12,11 @@ import (
 type queue struct {
 	lists [readiness.UrgencyNone][]*node
 	size  int
-	// ready wakes one idle writer for each node pushed.
+	// ready tells that there is a node to take.
 	ready chan struct{}
 }
 
-// maxWriters bounds the pool of writers; the channel of wake-ups is as long.
-const maxWriters = 256
-
-func (q *queue) init() { q.ready = make(chan struct{}, maxWriters) }
+func (q *queue) init() { q.ready = make(chan struct{}, 1) }
 
 // push queues the node, or moves it where its urgency is another now.
 func (q *queue) push(n *node, u readiness.Urgency) {

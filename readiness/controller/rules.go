@@ -104,8 +104,8 @@ func (e *Engine) settled(r *readiness.Rule) bool {
 // kept says whether a rule of today keeps the taint on the node; e.mu is held.
 func (e *Engine) kept(n *node, taint *corev1.Taint) bool {
 	return slices.ContainsFunc(e.rules, func(r *readiness.Rule) bool {
-		state := n.states[r.UID].state
-		return readiness.SameTaint(&r.Taint, taint) && !r.DryRun && (state == readiness.StateHeld || state == readiness.StateForeign)
+		s, _ := n.states.get(r.UID)
+		return readiness.SameTaint(&r.Taint, taint) && !r.DryRun && (s.state == readiness.StateHeld || s.state == readiness.StateForeign)
 	})
 }
 
@@ -115,7 +115,7 @@ func (e *Engine) dropRule(uid types.UID) {
 	delete(e.dirtyRules, uid)
 	e.rules = slices.DeleteFunc(e.rules, func(r *readiness.Rule) bool { return r.UID == uid })
 	for _, n := range e.nodes {
-		delete(n.states, uid)
+		n.states.remove(uid)
 	}
 }
 

@@ -30,7 +30,7 @@ import (
 type Config struct {
 	// Forms are the rule forms that are read; empty means native only.
 	Forms []readiness.Form
-	// Writers is how many nodes are written at once; 0 means defaultWriters.
+	// Writers is how many nodes are written at once; 0 means as many as the API server answers well to.
 	Writers int
 	// Namespace is where the controller keeps its ledger.
 	Namespace string
@@ -46,9 +46,6 @@ type Config struct {
 
 // defaultNamespace is where the ledger lies when Config names no other.
 const defaultNamespace = "headstart-system"
-
-// defaultWriters is enough to keep a large API server busy, and about where a small one stops getting faster.
-const defaultWriters = 64
 
 // SetupWithManager adds the readiness controller to the manager: every replica keeps its model warm, the leader writes.
 func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
@@ -72,12 +69,9 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	log := mgr.GetLogger().WithName("readiness")
 	engine := newEngine(log, clock.now, m)
 	c := &controller{
-		log: log, engine: engine, writers: cfg.Writers, watcher: &watcher{engine: engine, client: client},
+		log: log, engine: engine, crew: newCrew(cfg.Writers), watcher: &watcher{engine: engine, client: client},
 		events: newRecorder(log, client.CoreV1(), m),
 		api:    apiNodes{patches: patches.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), nodes: client.CoreV1()},
-	}
-	if c.writers == 0 {
-		c.writers = defaultWriters
 	}
 	c.claims = &claimDeleter{log: log, engine: engine, client: patches, events: c.events}
 	c.ledger = &ledger{log: log, engine: engine, maps: client.CoreV1().ConfigMaps(cmp.Or(cfg.Namespace, defaultNamespace))}
@@ -167,7 +161,7 @@ func (everywhere) NeedLeaderElection() bool { return false }
 type controller struct {
 	log     logr.Logger
 	engine  *Engine
-	writers int
+	crew    *crew
 	nodes   *nodewatch.Watch
 	watcher *watcher
 	forms   []*formWatch
@@ -239,7 +233,7 @@ func (c *controller) lead(ctx context.Context) error {
 	group.Go(func() error { return c.claims.Run(ctx) })
 	group.Go(func() error { return c.ledger.Run(ctx) })
 	group.Go(func() error { c.engine.clock(ctx); return nil })
-	group.Go(func() error { c.engine.pool(ctx, c.writers, c.api, c.tell); return nil })
+	group.Go(func() error { c.engine.pool(ctx, c.crew, c.api, c.tell); return nil })
 	for _, f := range c.forms {
 		if f.beside != nil {
 			group.Go(func() error { return f.beside.run(ctx) })

@@ -188,7 +188,7 @@ func (e *Engine) observeUpstream(n *node, r *readiness.Rule, s *ruleState, took 
 	if s.state == readiness.StateUnbound {
 		return
 	}
-	old, known := n.states[r.UID]
+	old, known := n.states.get(r.UID)
 	s.sight, s.tainted = readiness.Sight(r, n.facts.Node)
 	s.failing = n.failures >= failingAfter
 	e.upstream.evaluated(r, took, e.now())
@@ -207,7 +207,7 @@ func (e *Engine) observeUpstream(n *node, r *readiness.Rule, s *ruleState, took 
 func (e *Engine) view(r *readiness.Rule) *readiness.RuleView {
 	out := &readiness.RuleView{}
 	for _, n := range e.nodes {
-		s, bound := n.states[r.UID]
+		s, bound := n.states.get(r.UID)
 		if !bound {
 			continue
 		}

@@ -108,7 +108,7 @@ func (e *Engine) upstreamTallies() (tallies []upstreamTally, invalid int) {
 		}
 		t := upstreamTally{rule: r, blocked: make([]int, len(r.Conditions))}
 		for _, n := range e.nodes {
-			s, bound := n.states[r.UID]
+			s, bound := n.states.get(r.UID)
 			if !bound {
 				continue
 			}

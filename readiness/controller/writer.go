@@ -74,35 +74,49 @@ func (e *Engine) next() (j job, ok bool) {
 	}
 }
 
-// run is one writer: it works until ctx ends.
-func (e *Engine) run(ctx context.Context, w nodeWriter, tell func(*corev1.Node, readiness.Transition)) {
+// pool writes nodes until ctx ends, as many at once as the crew allows.
+func (e *Engine) pool(ctx context.Context, c *crew, w nodeWriter, tell func(*corev1.Node, readiness.Transition)) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-e.queue.ready:
-		}
-		for ctx.Err() == nil {
+		for ctx.Err() == nil && c.room() {
 			j, ok := e.next()
 			if !ok {
 				break
 			}
-			e.write(ctx, w, j, tell)
+			c.begin()
+			wg.Go(func() {
+				start := time.Now()
+				err := e.write(ctx, w, j, tell)
+				c.end(answer{at: time.Now(), took: time.Since(start), overload: overloaded(err), waiting: !e.idle()})
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.queue.ready:
+		case <-c.freed:
 		}
 	}
 }
 
-func (e *Engine) write(ctx context.Context, w nodeWriter, j job, tell func(*corev1.Node, readiness.Transition)) {
+// overloaded says whether an error tells of an API server that has too much to do.
+func overloaded(err error) bool {
+	return apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
+		apierrors.IsServiceUnavailable(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// write carries out one job and returns what the API server had against it, for the crew; the engine has dealt with it.
+func (e *Engine) write(ctx context.Context, w nodeWriter, j job, tell func(*corev1.Node, readiness.Transition)) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	if j.reread {
-		e.reread(ctx, w, j)
-		return
+		return e.reread(ctx, w, j)
 	}
 	patch, err := buildPatch(j.node, &j.change)
 	if err != nil {
 		e.failed(j, err)
-		return
+		return err
 	}
 	version, err := w.PatchNode(ctx, j.node.Name, patch)
 	switch {
@@ -113,24 +127,26 @@ func (e *Engine) write(ctx context.Context, w nodeWriter, j job, tell func(*core
 		}
 	case errors.Is(err, errChanged), apierrors.IsConflict(err):
 		e.metrics.conflict()
-		e.reread(ctx, w, j)
+		return e.reread(ctx, w, j)
 	case apierrors.IsNotFound(err):
 		e.gone(j)
 	default:
 		e.failed(j, err)
 	}
+	return err
 }
 
 // reread brings the model up to date from the API server itself; the node is queued again from there.
-func (e *Engine) reread(ctx context.Context, w nodeWriter, j job) {
+func (e *Engine) reread(ctx context.Context, w nodeWriter, j job) error {
 	live, err := w.GetNode(ctx, j.node.Name)
 	if apierrors.IsNotFound(err) {
 		e.gone(j)
-		return
+		return nil
 	}
 	if err != nil {
-		e.failed(j, fmt.Errorf("read node %q: %w", j.node.Name, err))
-		return
+		err = fmt.Errorf("read node %q: %w", j.node.Name, err)
+		e.failed(j, err)
+		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -138,10 +154,11 @@ func (e *Engine) reread(ctx context.Context, w nodeWriter, j job) {
 	n.active, n.stale, n.notBefore = false, false, time.Time{}
 	e.progress = time.Now()
 	if e.nodes[n.name] != n {
-		return
+		return nil
 	}
 	n.observe(stripNode(live), e.now())
 	e.decide(n)
+	return nil
 }
 
 func (e *Engine) succeeded(j job, version string) {
@@ -219,15 +236,6 @@ func backoff(failures int) time.Duration {
 	d = min(d, maxBackoff)
 	//nolint:gosec // jitter needs no secrecy
 	return d/2 + rand.N(d/2+1)
-}
-
-// Pool runs writers until ctx ends.
-func (e *Engine) pool(ctx context.Context, writers int, w nodeWriter, tell func(*corev1.Node, readiness.Transition)) {
-	var wg sync.WaitGroup
-	for range min(writers, maxWriters) {
-		wg.Go(func() { e.run(ctx, w, tell) })
-	}
-	wg.Wait()
 }
 
 // isTestFailed says whether the API server refused a JSON patch because one of its tests did not hold (or because a path

@@ -151,6 +151,9 @@ func (b *bench) measureWave(ctx context.Context, r *result, p *process) error {
 	cpuAfter, _ := p.usage()
 	r.waveCPU = cpuAfter - cpu
 	r.wave = b.latencies(flips)
+	if r.inside, err = p.released(ctx); err != nil {
+		return fmt.Errorf("read metrics: %w", err)
+	}
 	if err := errors.Join(<-profiled, b.profile(ctx, p, "heap")); err != nil {
 		return fmt.Errorf("profile controller: %w", err)
 	}

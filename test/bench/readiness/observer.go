@@ -39,39 +39,61 @@ func (o *observer) watch(ctx context.Context, c kubernetes.Interface) error {
 		return err
 	}
 	o.reset(0)
-	hour := int64(3600)
-	w, err := c.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion, TimeoutSeconds: &hour})
+	// The API server closes a watch that lags behind, as it may in a wave: the next one goes on where it ended.
+	from := list.ResourceVersion
+	w, err := watchFrom(ctx, c, from)
 	if err != nil {
 		return err
 	}
 	go func() {
-		defer w.Stop()
-		for event := range w.ResultChan() {
-			o.take(event)
+		for {
+			for event := range w.ResultChan() {
+				from = o.take(event, from)
+			}
+			if w, err = watchFrom(ctx, c, from); err != nil {
+				o.fail(ctx, err)
+				return
+			}
 		}
 	}()
 	return nil
 }
 
-func (o *observer) take(event watch.Event) {
+func watchFrom(ctx context.Context, c kubernetes.Interface, version string) (watch.Interface, error) {
+	hour := int64(3600)
+	return c.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{ResourceVersion: version, TimeoutSeconds: &hour})
+}
+
+func (o *observer) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.failure = err
+}
+
+// take notes an event, and returns the version to go on from: that of the event, or the one before where it has none.
+func (o *observer) take(event watch.Event, from string) string {
 	n, ok := event.Object.(*corev1.Node)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !ok {
 		o.failure = fmt.Errorf("watch: %v", event.Object)
-		return
+		return from
 	}
 	if event.Type == watch.Deleted || len(n.Spec.Taints) > 0 || o.closed {
-		return
+		return n.ResourceVersion
 	}
 	if _, known := o.gone[n.Name]; known {
-		return
+		return n.ResourceVersion
 	}
 	o.gone[n.Name] = time.Now()
 	if len(o.gone) == o.want {
 		o.closed = true
 		close(o.done)
 	}
+	return n.ResourceVersion
 }
 
 func (o *observer) wait(ctx context.Context) error {

@@ -22,7 +22,9 @@ type process struct {
 	cmd   *exec.Cmd
 	phase string
 	pprof string // address; "" where no profiles are kept
-	once  sync.Once
+	// metrics is the address of /metrics.
+	metrics string
+	once    sync.Once
 }
 
 const (
@@ -38,6 +40,10 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 	if err != nil {
 		return nil, err
 	}
+	metrics, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
 	logs := io.Discard
 	if b.settings.logs != "" {
 		f, err := os.Create(filepath.Join(b.settings.logs, fmt.Sprintf("%d-%d-%s.log", b.nodes, b.rules, phase)))
@@ -48,8 +54,8 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 	}
 	cmd := exec.Command(b.settings.controller, //nolint:noctx,gosec // stopped by stop, also when ctx is over; the caller names the binary
 		"--kubeconfig", b.plane.Kubeconfig("headstart-bench", "system:masters"), "--leader-elect=false",
-		"--metrics-bind-address=0", "--health-probe-bind-address="+address)
-	p := &process{cmd: cmd, phase: fmt.Sprintf("%d-%d-%s", b.nodes, b.rules, phase)}
+		"--metrics-bind-address="+metrics, "--health-probe-bind-address="+address)
+	p := &process{cmd: cmd, metrics: metrics, phase: fmt.Sprintf("%d-%d-%s", b.nodes, b.rules, phase)}
 	if b.settings.profiles != "" {
 		if p.pprof, err = freeAddress(ctx); err != nil {
 			return nil, err
@@ -70,6 +76,40 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 		}
 	}
 	return p, nil
+}
+
+// released is how long releases took on average from the controller seeing the last fact, by its own metric.
+func (p *process) released(ctx context.Context) (time.Duration, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.metrics+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // what matters is read below
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	var sum, count float64
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch name {
+		case "headstart_release_latency_seconds_sum":
+			sum, err = strconv.ParseFloat(value, 64)
+		case "headstart_release_latency_seconds_count":
+			count, err = strconv.ParseFloat(value, 64)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if count == 0 {
+		return 0, errors.New("the controller has counted no release")
+	}
+	return time.Duration(sum / count * float64(time.Second)), nil
 }
 
 // profile keeps one of the controller's profiles ("heap", "profile?seconds=5") where profiles are asked for.

@@ -17,6 +17,7 @@ type result struct {
 
 	self, flips, release time.Duration
 	wave, paced          []time.Duration
+	inside               time.Duration
 	waveCPU, cpu         time.Duration
 	peak, restartPeak    int64
 	requests             requestCounts
@@ -64,6 +65,7 @@ func (r *result) print(w io.Writer) bool {
 	line("last taint gone", seconds(r.release), r.release <= r.self, true, "<= writers by themselves")
 	line("ratio to flips", fmt.Sprintf("%.3f", ratio), ratio <= maxRatio, r.nodes >= saturatingNodes, fmt.Sprintf("%.2f", maxRatio))
 	line("flip to release p50 / p99", seconds(quantile(r.wave, 0.5))+" / "+seconds(quantile(r.wave, 0.99)), true, false, "")
+	line("of it from the controller's seeing it", seconds(r.inside)+" mean", true, false, "")
 	if len(r.paced) > 0 {
 		p99 := quantile(r.paced, 0.99)
 		line("at 50 a second p50 / p99", seconds(quantile(r.paced, 0.5))+" / "+seconds(p99), p99 < maxPacedP99, true, maxPacedP99.String())
