@@ -19,6 +19,8 @@ const (
 
 	// KindImage is an image, by its normalised reference.
 	KindImage Kind = "Image"
+	// KindWarmLabel is a label of placement Required on a warm node with room.
+	KindWarmLabel Kind = "WarmLabel"
 	// KindNodeCondition is a condition type that nodes have.
 	KindNodeCondition Kind = "NodeCondition"
 	// KindObject is the object of an expression; Type says of which API.
@@ -27,6 +29,8 @@ const (
 	KindService Kind = "Service"
 	// KindGang is a gang of pods; its Name is "label=value".
 	KindGang Kind = "Gang"
+	// KindLastGate is that the pod's other gates go; it has no name.
+	KindLastGate Kind = "LastGate"
 	// KindRoom is free room on any node; it has no name.
 	KindRoom Kind = "Room"
 )

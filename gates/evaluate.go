@@ -62,6 +62,10 @@ func (u Unmet) String() string {
 		}
 		return fmt.Sprintf("image %s is warm on %d nodes, the pod could run now with all of its images warm on %d, want %d",
 			u.Dependency.Name, u.Seen, u.Have, u.Want)
+	case KindWarmLabel:
+		return fmt.Sprintf("label %s is about to be set on a warm node", u.Dependency.Name)
+	case KindLastGate:
+		return "placement Required: the gate goes with the pod's last one, and it has others"
 	case KindNodeCondition:
 		return fmt.Sprintf("condition %s is True on %d nodes where the pod could run, want %d", u.Dependency.Name, u.Have, u.Want)
 	case KindService:

@@ -3,6 +3,7 @@ package gates
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 	"unique"
 
@@ -40,6 +41,7 @@ type Node struct {
 	warm        []string // image keys, sorted
 	conditions  []string // types of the conditions that are True, sorted
 	published   []string // types of all conditions, sorted
+	failed      []string // names of images whose pull the agent has given up
 	inventory   bool     // an agent publishes what is warm
 }
 
@@ -48,6 +50,9 @@ func (n *Node) GetObjectMeta() metav1.Object { return &n.object.ObjectMeta }
 
 // Name names the node.
 func (n *Node) Name() string { return n.object.Name }
+
+// UID is that of the Node object.
+func (n *Node) UID() types.UID { return n.object.UID }
 
 func (n *Node) hostname() string { return n.object.Labels[corev1.LabelHostname] }
 
@@ -58,8 +63,9 @@ func ReadNode(object *corev1.Node) *Node {
 		object: &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 			Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Labels: object.Labels,
 		}},
-		taints: schedulingTaints(object), allocatable: newResources(object.Status.Allocatable), warm: warmOn(object),
+		taints: schedulingTaints(object), allocatable: newResources(object.Status.Allocatable),
 	}
+	n.readInventory(object.Annotations[readiness.AnnotationImages])
 	_, n.inventory = object.Annotations[readiness.AnnotationImages]
 	// Of the right size: thousands of nodes have twenty conditions each.
 	n.published, n.conditions = make([]string, 0, len(object.Status.Conditions)), make([]string, 0, len(object.Status.Conditions))
@@ -151,7 +157,7 @@ func (f *Fleet) unindex(old *node) {
 
 // sameNode says whether two views of a node give every pod the same answers.
 func sameNode(a, b *Node) bool {
-	return slices.Equal(a.warm, b.warm) && slices.Equal(a.conditions, b.conditions) &&
+	return slices.Equal(a.warm, b.warm) && slices.Equal(a.failed, b.failed) && slices.Equal(a.conditions, b.conditions) &&
 		maps.Equal(a.object.Labels, b.object.Labels) && maps.Equal(a.allocatable, b.allocatable) &&
 		slices.EqualFunc(a.taints, b.taints, func(x, y corev1.Taint) bool {
 			return x.Key == y.Key && x.Value == y.Value && x.Effect == y.Effect
@@ -165,6 +171,11 @@ func improved(n *node) []Dependency {
 	out := make([]Dependency, 0, len(n.warm)+len(n.conditions)+1)
 	for _, key := range n.warm {
 		out = append(out, Dependency{Kind: KindImage, Name: key})
+	}
+	for key := range n.object.Labels {
+		if strings.HasPrefix(key, WarmLabelPrefix) {
+			out = append(out, Dependency{Kind: KindWarmLabel, Name: key})
+		}
 	}
 	for _, condition := range n.conditions {
 		out = append(out, Dependency{Kind: KindNodeCondition, Name: condition})
@@ -186,17 +197,16 @@ func schedulingTaints(object *corev1.Node) []corev1.Taint {
 	return out
 }
 
-// warmOn reads a node's inventory. A node that publishes nonsense has nothing warm.
-func warmOn(object *corev1.Node) []string {
-	text := object.Annotations[readiness.AnnotationImages]
+// readInventory reads what the node's agent publishes. A node that publishes nonsense has nothing warm.
+func (n *Node) readInventory(text string) {
 	if text == "" {
-		return nil
+		return
 	}
 	inv, err := prepull.DecodeInventory(text)
 	if err != nil {
-		return nil
+		return
 	}
-	return warmKeys(inv)
+	n.warm, n.failed = warmKeys(inv), inv.Failed
 }
 
 // couldRun says whether the scheduler's filters would let the pod run there if the node were empty.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"headstart.dev/gates/v1alpha1"
 )
 
 // Gang is what is known of a gang at one moment.
@@ -32,7 +34,7 @@ func (p *Policy) EvaluateGang(name Dependency, gang Gang, facts Facts, now time.
 			return unmet
 		}
 	}
-	if !facts.Fleet.holdTogether(gang.Waiting, now) {
+	if !facts.Fleet.holdTogether(gang.Waiting, p.Placement == v1alpha1.PlacementRequired, now) {
 		return []Unmet{{Dependency: Dependency{Kind: KindRoom}, Seen: len(gang.Waiting), Want: len(gang.Waiting)}}
 	}
 	return nil
@@ -41,8 +43,9 @@ func (p *Policy) EvaluateGang(name Dependency, gang Gang, facts Facts, now time.
 // gangless says whether the pods lack the label that would make them a gang.
 func (p *Policy) gangless(pods []*Pod) bool { return pods[0].Labels[p.gang.Label] == "" }
 
-// holdTogether holds room for all pods or for none. Large pods choose first, and each takes a warm node before a cold one.
-func (f *Fleet) holdTogether(pods []*Pod, now time.Time) bool {
+// holdTogether holds room for all pods or for none. Large pods choose first, and each takes a warm node before a cold one;
+// with labelled only warm nodes with the pod's WarmLabel count.
+func (f *Fleet) holdTogether(pods []*Pod, labelled bool, now time.Time) bool {
 	order := slices.Clone(pods)
 	slices.SortStableFunc(order, func(a, b *Pod) int {
 		return cmp.Or(
@@ -56,7 +59,7 @@ func (f *Fleet) holdTogether(pods []*Pod, now time.Time) bool {
 			continue
 		}
 		if _, ok := candidates[pod.Shape]; !ok {
-			candidates[pod.Shape] = f.roomyFirst(pod.Shape)
+			candidates[pod.Shape] = f.roomyFirst(pod.Shape, labelled)
 		}
 		at := slices.IndexFunc(candidates[pod.Shape], func(n *node) bool { return n.hasRoom(pod.Shape) })
 		if at < 0 {
@@ -71,8 +74,12 @@ func (f *Fleet) holdTogether(pods []*Pod, now time.Time) bool {
 }
 
 // roomyFirst lists the nodes where the pod could run: warm ones by name, then the others by name.
-func (f *Fleet) roomyFirst(shape *Shape) []*node {
+func (f *Fleet) roomyFirst(shape *Shape, labelled bool) []*node {
 	warm := slices.Clone(f.warmNodes(shape))
+	if labelled {
+		label := shape.WarmLabel()
+		return slices.DeleteFunc(warm, func(n *node) bool { return !n.labelled(label) })
+	}
 	var cold []*node
 	for _, n := range f.nodes {
 		if n.couldRun(shape) && !slices.Contains(warm, n) {

@@ -9,28 +9,45 @@ import (
 	"headstart.dev/prepull"
 )
 
-// imagesOf lists the keys of every image that must be on a node before all of the pod's containers can start there:
-// containers, init containers and image volumes. Sorted, each once.
-func imagesOf(spec *corev1.PodSpec) []string {
-	var keys []string
-	add := func(image string) {
-		if image != "" {
-			keys = append(keys, imageKey(image))
-		}
-	}
+// eachImage names every image that must be on a node before all of the pod's containers can start there: containers, init
+// containers and image volumes.
+func eachImage(spec *corev1.PodSpec, yield func(string)) {
 	for i := range spec.InitContainers {
-		add(spec.InitContainers[i].Image)
+		yield(spec.InitContainers[i].Image)
 	}
 	for i := range spec.Containers {
-		add(spec.Containers[i].Image)
+		yield(spec.Containers[i].Image)
 	}
 	for i := range spec.Volumes {
 		if source := spec.Volumes[i].Image; source != nil {
-			add(source.Reference)
+			yield(source.Reference)
 		}
 	}
+}
+
+// imagesOf lists the keys of the pod's images. Sorted, each once.
+func imagesOf(spec *corev1.PodSpec) []string {
+	var keys []string
+	eachImage(spec, func(image string) {
+		if image != "" {
+			keys = append(keys, imageKey(image))
+		}
+	})
 	slices.Sort(keys)
 	return slices.Compact(keys)
+}
+
+// namesOf lists the pod's images as an agent pulls them, with the whole digest where the pod names one. Sorted, each
+// once. A text that is no reference is left out: nobody can pull it.
+func namesOf(spec *corev1.PodSpec) []string {
+	var names []string
+	eachImage(spec, func(image string) {
+		if name, err := prepull.Normalize(image); err == nil {
+			names = append(names, name)
+		}
+	})
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // imageKey brings an image, as a pod names it, to the form under which a node's inventory holds it: the normalised

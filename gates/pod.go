@@ -46,10 +46,16 @@ func (p *Pod) Key() types.NamespacedName {
 type Shape struct {
 	// Images are the keys of the images that the pod needs, sorted.
 	Images []string
+	// Names are the same images as an agent pulls them: normalised names, sorted.
+	Names []string
 	// Requests is what the pod asks of a node.
 	Requests Resources
 	// Preferred is the pod's own preferred node affinity, in its order.
 	Preferred []corev1.PreferredSchedulingTerm
+	// Required are the terms of its required node affinity, in their order; of what steering added nothing is in them.
+	Required []corev1.NodeSelectorTerm
+	// Steered says that the pod may run on nodes with its WarmLabel only: it was lifted under placement Required.
+	Steered bool
 
 	references  []objectRef
 	tolerations []corev1.Toleration
@@ -60,6 +66,8 @@ type Shape struct {
 // shapeSource is all that makes a Shape, in a form that can be hashed.
 type shapeSource struct {
 	Images       []string
+	Names        []string
+	Steered      bool
 	References   []objectRef
 	Requests     Resources
 	NodeSelector map[string]string
@@ -90,11 +98,11 @@ func (s *Shapes) Pod(pod *corev1.Pod) (*Pod, error) {
 		out.Gates = append(out.Gates, gate.Name)
 	}
 	source := shapeSource{
-		Images: imagesOf(&pod.Spec), References: referencesOf(&pod.Spec), Requests: RequestsOf(pod),
+		Images: imagesOf(&pod.Spec), Names: namesOf(&pod.Spec), References: referencesOf(&pod.Spec), Requests: RequestsOf(pod),
 		NodeSelector: pod.Spec.NodeSelector, Tolerations: pod.Spec.Tolerations,
 	}
 	if pod.Spec.Affinity != nil {
-		source.NodeAffinity = pod.Spec.Affinity.NodeAffinity
+		source.NodeAffinity, source.Steered = withoutSteering(pod.Spec.Affinity.NodeAffinity, WarmLabel(source.Images))
 	}
 	text, err := json.Marshal(source)
 	if err != nil {
@@ -111,11 +119,15 @@ func (s *Shapes) intern(key [sha256.Size]byte, source *shapeSource) *Shape {
 		return shape
 	}
 	shape := &Shape{
-		Images: source.Images, Requests: source.Requests, references: source.References, tolerations: source.Tolerations,
+		Images: source.Images, Names: source.Names, Steered: source.Steered, Requests: source.Requests,
+		references: source.References, tolerations: source.Tolerations,
 		required: nodeaffinity.NewRequiredNodeAffinity(source.NodeSelector, &corev1.Affinity{NodeAffinity: source.NodeAffinity}),
 	}
 	if source.NodeAffinity != nil {
 		shape.Preferred = source.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution
+		if required := source.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution; required != nil {
+			shape.Required = required.NodeSelectorTerms
+		}
 	}
 	s.known[key] = weak.Make(shape)
 	runtime.AddCleanup(shape, s.forget, key)

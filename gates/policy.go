@@ -66,13 +66,16 @@ func Compile(policy *v1alpha1.GatePolicy) (*Policy, error) {
 		}
 		p.requirements = append(p.requirements, compiled)
 	}
+	if p.Placement == v1alpha1.PlacementRequired {
+		p.requirements = append(p.requirements, steeringRequirement{})
+	}
 	return p, nil
 }
 
 func compileRequirement(r *v1alpha1.Requirement, overflow v1alpha1.Overflow) (requirement, error) {
 	switch {
 	case r.Images != nil:
-		return imagesRequirement{minNodes: max(int(r.Images.MinNodes), 1), overflow: overflow == v1alpha1.OverflowRelease}, nil
+		return newImagesRequirement(r.Images, overflow), nil
 	case r.References != nil:
 		return referencesRequirement{}, nil
 	case r.Nodes != nil:
@@ -85,6 +88,9 @@ func compileRequirement(r *v1alpha1.Requirement, overflow v1alpha1.Overflow) (re
 		return nil, errors.New("want one of images, references, nodes, object, service, gang")
 	}
 }
+
+// Labels says whether the policy leads pods by labels on nodes.
+func (p *Policy) Labels() bool { return p.Placement == v1alpha1.PlacementRequired }
 
 // NeedsFleet says whether the policy cannot be evaluated without knowing the nodes.
 func (p *Policy) NeedsFleet() bool {

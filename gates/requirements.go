@@ -1,5 +1,7 @@
 package gates
 
+import "headstart.dev/gates/v1alpha1"
+
 // referencesRequirement: everything that the pod names exists.
 type referencesRequirement struct{}
 
@@ -26,6 +28,20 @@ type imagesRequirement struct {
 	minNodes int
 	// overflow lets the pod go when the warm nodes are full.
 	overflow bool
+	// pullNodes is on how many nodes agents fetch the images at most; 0 where none is asked to.
+	pullNodes int
+}
+
+func newImagesRequirement(r *v1alpha1.ImagesRequirement, overflow v1alpha1.Overflow) imagesRequirement {
+	out := imagesRequirement{minNodes: max(int(r.MinNodes), 1), overflow: overflow == v1alpha1.OverflowRelease}
+	switch {
+	case !r.Pull:
+	case r.MaxPullNodes > 0:
+		out.pullNodes = int(r.MaxPullNodes)
+	default:
+		out.pullNodes = max(defaultPullNodes, out.minNodes)
+	}
+	return out
 }
 
 func (imagesRequirement) dependencies(pod *Pod) []Dependency {

@@ -103,8 +103,12 @@ func (f *Fleet) withRoom(shape *Shape, enough int) int {
 // has passed, and returns the preference that leads the scheduler there. A pod that has a reservation keeps it. ok is
 // false when no warm node has room.
 func (f *Fleet) Reserve(pod *Pod, now time.Time) (term corev1.PreferredSchedulingTerm, ok bool) {
+	return f.reserve(pod, now, func(*node) bool { return true })
+}
+
+func (f *Fleet) reserve(pod *Pod, now time.Time, allowed func(*node) bool) (term corev1.PreferredSchedulingTerm, ok bool) {
 	if held, ok := f.pods[pod.UID]; ok {
-		if n := f.nodes[held.node]; n != nil && n.Node != nil {
+		if n := f.nodes[held.node]; n != nil && n.Node != nil && allowed(n) {
 			return f.preference(n), true
 		}
 		f.Forget(pod.UID)
@@ -118,7 +122,7 @@ func (f *Fleet) Reserve(pod *Pod, now time.Time) (term corev1.PreferredSchedulin
 		at := (m.next + i) % len(warm)
 		n := warm[at]
 		// Two nodes with one hostname: one of them wants to attract what is meant for the other.
-		if !n.hasRoom(pod.Shape) || f.hostnames[n.hostname()] > 1 {
+		if !n.hasRoom(pod.Shape) || f.hostnames[n.hostname()] > 1 || !allowed(n) {
 			continue
 		}
 		m.next = (at + 1) % len(warm)

@@ -28,7 +28,7 @@ type book struct {
 	events   *events
 	metrics  *gateMetrics
 	log      logr.Logger
-	dirty    chan struct{}
+	dirty    bell          // statuses may have changed
 	opened   chan struct{} // closed when everything that was there at the start has been seen
 	openOnce sync.Once
 
@@ -44,21 +44,13 @@ type total struct{ lifted, deadline int64 }
 func newBook(c client.Client, list *waitlist, e *events, m *gateMetrics, log logr.Logger) *book {
 	e.stillWaiting = list.stillWaiting
 	return &book{
-		client: c, waitlist: list, events: e, metrics: m, log: log, dirty: make(chan struct{}, 1), opened: make(chan struct{}),
+		client: c, waitlist: list, events: e, metrics: m, log: log, dirty: newBell(), opened: make(chan struct{}),
 		policies: map[types.UID]*v1alpha1.GatePolicy{}, judged: map[types.UID]judgement{}, totals: map[types.UID]*total{},
 	}
 }
 
 // open lets statuses be written. Before it they would tell of pods that have not been counted yet.
 func (b *book) open() { b.openOnce.Do(func() { close(b.opened) }) }
-
-// touch says that statuses may have changed.
-func (b *book) touch() {
-	select {
-	case b.dirty <- struct{}{}:
-	default: // it has been said
-	}
-}
 
 // set takes a policy as it is now. changed is false when only its status moved.
 func (b *book) set(policy *v1alpha1.GatePolicy) (inForce map[string]*gates.Policy, changed bool) {
@@ -101,13 +93,13 @@ func (b *book) judge() map[string]*gates.Policy {
 			b.events.refused(j.policy, j.reason, j.message)
 		}
 	}
-	b.touch()
+	b.dirty.ring()
 	return inForce
 }
 
 // lifted counts a lifted gate.
 func (b *book) lifted(uid types.UID, outcome gates.Outcome) {
-	defer b.touch()
+	defer b.dirty.ring()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := b.totals[uid]
@@ -138,7 +130,7 @@ func (b *book) run(ctx context.Context) error {
 		for _, policy := range b.changed() {
 			if err := b.write(ctx, policy); err != nil {
 				b.log.V(1).Info("status not written", "policy", policy.Name, "reason", err.Error())
-				b.touch()
+				b.dirty.ring()
 			}
 		}
 		select {

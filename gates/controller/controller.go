@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"headstart.dev/gates/v1alpha1"
+	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness/connection"
 	"headstart.dev/readiness/nodewatch"
 )
@@ -71,8 +72,8 @@ func newClients(base *rest.Config) (c clients, err error) {
 // with field selectors and keeps little of what it reads; policies come from the manager's cache. Every replica keeps
 // its view warm, the leader writes.
 func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
-	if err := v1alpha1.AddToScheme(mgr.GetScheme()); err != nil {
-		return fmt.Errorf("register gate types: %w", err)
+	if err := errors.Join(v1alpha1.AddToScheme(mgr.GetScheme()), prepullv1alpha1.AddToScheme(mgr.GetScheme())); err != nil {
+		return fmt.Errorf("register API types: %w", err)
 	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
@@ -104,7 +105,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	if err := ctl.Watch(r.source); err != nil {
 		return fmt.Errorf("watch what pods wait for: %w", err)
 	}
-	for _, runnable := range []leading{r.events.run, r.book.run} {
+	for _, runnable := range []leading{r.events.run, r.book.run, r.pulls.run, r.labeller.run} {
 		if err := mgr.Add(runnable); err != nil {
 			return fmt.Errorf("add to manager: %w", err)
 		}
@@ -129,6 +130,8 @@ type reconciler struct {
 	source   *source
 	events   *events
 	book     *book
+	pulls    *pulls
+	labeller *labeller
 	metrics  *gateMetrics
 }
 
@@ -139,8 +142,13 @@ func newReconciler(mgr ctrl.Manager, c clients, m *gateMetrics) *reconciler {
 	ledger := newBook(mgr.GetClient(), list, recorder, m, log)
 	src := newSource(mgr, c, list, log)
 	src.book = ledger
+	puller := &pulls{
+		client: mgr.GetClient(), live: mgr.GetAPIReader(), cache: mgr.GetCache(), waitlist: list, log: log, bell: newBell(), opened: ledger.opened,
+	}
+	steering := newLabeller(c.metadata.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), list, log, ledger.opened)
+	src.bells = []bell{ledger.dirty, puller.bell, steering.bell}
 	return &reconciler{
-		clients: c.typed, waitlist: list, source: src, events: recorder, book: ledger, metrics: m,
+		clients: c.typed, waitlist: list, source: src, events: recorder, book: ledger, metrics: m, pulls: puller, labeller: steering,
 		lifter: lifter{pods: c.metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods"))},
 	}
 }
@@ -181,7 +189,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 
 func (r *reconciler) carryOut(ctx context.Context, d decision) error {
 	if d.steer != nil {
-		r.source.reserved()
+		r.source.expiry.ring()
 	}
 	outcome, err := r.lifter.lift(ctx, d)
 	switch outcome {
@@ -202,7 +210,7 @@ func (r *reconciler) announce(ctx context.Context, d decision) {
 	for _, g := range d.lift {
 		r.metrics.lifted(g.policy.Name, g.verdict.Outcome, waited)
 		r.book.lifted(g.policy.UID, g.verdict.Outcome)
-		r.events.lifted(d.pod, g, d.steer)
+		r.events.lifted(d, g)
 		ctrl.LoggerFrom(ctx).V(1).Info("gate lifted", "gate", g.policy.GateName, "policy", g.policy.Name,
 			"outcome", g.verdict.Outcome, "duration", waited.Round(time.Millisecond).String(), "steered", d.steer != nil)
 	}

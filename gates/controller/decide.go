@@ -24,6 +24,8 @@ type decision struct {
 	lift, wait []gateDecision
 	// steer is set when the last gate goes and there is room on a warm node.
 	steer *corev1.PreferredSchedulingTerm
+	// require is the label that the pod's node must have; set beside steer under placement Required.
+	require string
 	// again is when to look again although nothing happens: the next deadline. Zero: never.
 	again time.Time
 	// unknown are gangs of which the API server must be asked first.
@@ -59,17 +61,17 @@ func (w *waitlist) decide(key types.NamespacedName, now time.Time) (d decision, 
 		g := gateDecision{policy: policy, verdict: policy.Evaluate(pod.Pod, w.facts(), now)}
 		if g.verdict.Outcome == gates.Wait {
 			left++
-			d.wait = append(d.wait, g)
-			if !policy.Hold && (d.again.IsZero() || g.verdict.Deadline.Before(d.again)) {
-				d.again = g.verdict.Deadline
-			}
+			d.keep(g)
 			continue
 		}
 		d.lift = append(d.lift, g)
 		w.release(&d, g)
 	}
-	if left == 0 {
-		w.steer(&d, now)
+	if left > 0 {
+		d.keepForLast(now)
+		pod.prefers = pod.prefers || d.asksFor(v1alpha1.PlacementPreferred)
+	} else {
+		w.steer(&d, pod.prefers, now)
 	}
 	for _, g := range d.lift {
 		pod.lifted = append(pod.lifted, g.policy.GateName)
@@ -107,12 +109,52 @@ func (w *waitlist) release(d *decision, g gateDecision) {
 	}
 }
 
-// steer finds a warm node for a pod that loses its last gate, when a policy that lets it go wants that.
-func (w *waitlist) steer(d *decision, now time.Time) {
-	wanted := slices.ContainsFunc(d.lift, func(g gateDecision) bool {
-		return g.verdict.Outcome == gates.Lift && g.policy.Placement == v1alpha1.PlacementPreferred
+// keep leaves a gate on the pod.
+func (d *decision) keep(g gateDecision) {
+	d.wait = append(d.wait, g)
+	if !g.policy.Hold && (d.again.IsZero() || g.verdict.Deadline.Before(d.again)) {
+		d.again = g.verdict.Deadline
+	}
+}
+
+// keepForLast leaves the gates of placement Required on a pod that has others: an affinity that must hold can be added
+// only with the last gate. At its deadline such a gate goes all the same, because another controller may wait for that.
+func (d *decision) keepForLast(now time.Time) {
+	lift := d.lift
+	d.lift = nil
+	for _, g := range lift {
+		switch {
+		case g.verdict.Outcome != gates.Lift || g.policy.Placement != v1alpha1.PlacementRequired:
+			d.lift = append(d.lift, g)
+		case !g.policy.Hold && !now.Before(g.verdict.Deadline):
+			g.verdict.Outcome = gates.Release
+			g.verdict.Unmet = []gates.Unmet{{Dependency: gates.Dependency{Kind: gates.KindLastGate}}}
+			d.lift = append(d.lift, g)
+		default:
+			g.verdict.Outcome = gates.Wait
+			g.verdict.Unmet = []gates.Unmet{{Dependency: gates.Dependency{Kind: gates.KindLastGate}}}
+			d.keep(g)
+		}
+	}
+}
+
+// asksFor says whether a policy that lets the pod go wants that placement.
+func (d *decision) asksFor(placement v1alpha1.Placement) bool {
+	return slices.ContainsFunc(d.lift, func(g gateDecision) bool {
+		return g.verdict.Outcome == gates.Lift && g.policy.Placement == placement
 	})
-	if !wanted {
+}
+
+// steer finds a warm node for a pod that loses its last gate, when a policy that lets it go wants that, or one that let
+// an earlier gate of it go.
+func (w *waitlist) steer(d *decision, prefers bool, now time.Time) {
+	if d.asksFor(v1alpha1.PlacementRequired) {
+		if term, ok := w.fleet.ReserveLabelled(d.pod, now); ok {
+			d.steer, d.require = &term, d.pod.WarmLabel()
+		}
+		return
+	}
+	if !prefers && !d.asksFor(v1alpha1.PlacementPreferred) {
 		return
 	}
 	if term, ok := w.fleet.Reserve(d.pod, now); ok {

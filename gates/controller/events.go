@@ -98,7 +98,8 @@ func (e *events) waiting(pod *gates.Pod, g gateDecision) {
 }
 
 // lifted tells that a gate was lifted, and why.
-func (e *events) lifted(pod *gates.Pod, g gateDecision, steer *corev1.PreferredSchedulingTerm) {
+func (e *events) lifted(d decision, g gateDecision) {
+	pod := d.pod
 	object := podReference(pod)
 	e.mu.Lock()
 	delete(e.told, eventName(object, eventWaiting, g.policy.GateName))
@@ -110,8 +111,11 @@ func (e *events) lifted(pod *gates.Pod, g gateDecision, steer *corev1.PreferredS
 		return
 	}
 	message := fmt.Sprintf("gate %s lifted: all that policy %s requires holds", g.policy.GateName, g.policy.Name)
-	if steer != nil {
-		message += "; steered to warm node " + gates.SteeredTo(*steer)
+	if d.steer != nil {
+		message += "; steered to warm node " + gates.SteeredTo(*d.steer)
+	}
+	if d.require != "" {
+		message += "; it may run on nodes with the label " + d.require + " only"
 	}
 	e.send(newEvent(object, corev1.EventTypeNormal, eventLifted, g.policy.GateName, message))
 }

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/metadata"
+
+	"headstart.dev/gates"
 )
 
 // patchTimeout bounds one patch; the API server answers in milliseconds and gives up by itself after a minute.
@@ -50,6 +52,8 @@ type patchAffinity struct {
 }
 
 type patchNodeAffinity struct {
+	// Required is set under placement Required; its terms are the pod's own, tightened.
+	Required  *corev1.NodeSelector             `json:"requiredDuringSchedulingIgnoredDuringExecution,omitempty"`
 	Preferred []corev1.PreferredSchedulingTerm `json:"preferredDuringSchedulingIgnoredDuringExecution"`
 }
 
@@ -64,6 +68,9 @@ func encodeLift(d decision) ([]byte, error) {
 		patch.Spec.Affinity = &patchAffinity{NodeAffinity: patchNodeAffinity{
 			Preferred: append(slices.Clone(d.pod.Preferred), *d.steer),
 		}}
+		if d.require != "" {
+			patch.Spec.Affinity.NodeAffinity.Required = &corev1.NodeSelector{NodeSelectorTerms: gates.RequireLabel(d.pod.Required, d.require)}
+		}
 	}
 	out, err := json.Marshal(patch)
 	if err != nil {
@@ -104,7 +111,7 @@ func (l lifter) lift(ctx context.Context, d decision) (result, error) {
 	switch {
 	case err == nil:
 		return lifted, nil
-	case apierrors.IsNotFound(err), anotherPod(err):
+	case apierrors.IsNotFound(err), anotherObject(err):
 		return gone, nil
 	case apierrors.IsConflict(err):
 		return conflict, nil
@@ -113,9 +120,9 @@ func (l lifter) lift(ctx context.Context, d decision) (result, error) {
 	}
 }
 
-// anotherPod says whether a patch was refused because the pod of that name has another UID now. The API server calls
+// anotherObject says whether a patch was refused because the object of that name has another UID now. The API server calls
 // that Invalid, field metadata.uid. Source: kube-apiserver 1.37.2, tried.
-func anotherPod(err error) bool {
+func anotherObject(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details == nil {
 		return false

@@ -39,12 +39,13 @@ type source struct {
 	synced     []toolscache.InformerSynced
 	boundOnce  sync.Once
 	fleetReady atomic.Bool
-	expiry     chan struct{} // a reservation was made
+	expiry     bell   // a reservation was made
+	bells      []bell // of those who look at the waitlist as a whole
 }
 
 func newSource(mgr ctrl.Manager, c clients, list *waitlist, log logr.Logger) *source {
 	s := &source{
-		cache: mgr.GetCache(), clients: c.typed, waitlist: list, shapes: gates.NewShapes(), log: log, expiry: make(chan struct{}, 1),
+		cache: mgr.GetCache(), clients: c.typed, waitlist: list, shapes: gates.NewShapes(), log: log, expiry: newBell(),
 		objects: &objects{client: c.metadata, log: log},
 		named:   &named{dynamic: c.dynamic, clients: c.typed, mapper: mgr.GetRESTMapper(), log: log},
 	}
@@ -85,9 +86,17 @@ func (s *source) WaitForSync(ctx context.Context) error {
 // follow takes nodes from the watch that the process shares. It must be called before that starts.
 func (s *source) follow(nodes *nodewatch.Watch) {
 	nodewatch.Follow(nodes, nodewatch.Handler[*gates.Node]{
-		Read:   gates.ReadNode,
-		Set:    func(node *gates.Node) { s.enqueue(s.waitlist.setNode(node)) },
-		Delete: s.waitlist.deleteNode,
+		Read: gates.ReadNode,
+		Set: func(node *gates.Node) {
+			if wake, changed := s.waitlist.setNode(node); changed {
+				s.enqueue(wake)
+				s.ring()
+			}
+		},
+		Delete: func(name string) {
+			s.waitlist.deleteNode(name)
+			s.ring()
+		},
 	})
 	s.synced = append(s.synced, nodes.HasSynced)
 }
@@ -118,14 +127,21 @@ func (s *source) watchUnscheduled(ctx context.Context) error {
 
 func (s *source) deletePod(pod *gates.Pod) {
 	s.enqueue(s.waitlist.deletePod(pod))
-	s.book.touch()
+	s.ring()
+}
+
+// ring tells those who look at the waitlist as a whole that it has changed.
+func (s *source) ring() {
+	for _, b := range s.bells {
+		b.ring()
+	}
 }
 
 func (s *source) setPod(pod *gates.Pod) {
 	s.enqueue(s.waitlist.setPod(pod, time.Now()))
-	s.book.touch()
+	s.ring()
 	if len(pod.Gates) == 0 {
-		s.reserved() // the room of a steered pod may have been adopted
+		s.expiry.ring() // the room of a steered pod may have been adopted
 	}
 }
 
@@ -158,7 +174,10 @@ func (s *source) startBound(ctx context.Context) error {
 	}
 	registration, err := informer.AddEventHandler(handlers(
 		func(pod *boundPod) { s.enqueue(s.waitlist.bindPod(pod)) },
-		func(pod *boundPod) { s.enqueue(s.waitlist.unbindPod(pod)) }))
+		func(pod *boundPod) {
+			s.enqueue(s.waitlist.unbindPod(pod))
+			s.ring()
+		}))
 	if err != nil {
 		return fmt.Errorf("watch bound pods: %w", err)
 	}
@@ -170,6 +189,7 @@ func (s *source) startBound(ctx context.Context) error {
 		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
 			s.fleetReady.Store(true)
 			s.enqueue(s.waitlist.everyone())
+			s.ring()
 		}
 	}()
 	return nil
@@ -204,6 +224,7 @@ func (s *source) enforce(ctx context.Context, inForce map[string]*gates.Policy) 
 		}
 	}
 	s.enqueue(s.waitlist.setPolicies(inForce))
+	s.ring()
 }
 
 func (s *source) enqueue(keys []types.NamespacedName) {
@@ -213,14 +234,6 @@ func (s *source) enqueue(keys []types.NamespacedName) {
 	}
 	for _, key := range keys {
 		(*q).Add(reconcile.Request{NamespacedName: key})
-	}
-}
-
-// reserved tells the source that a reservation was made, which will have to end.
-func (s *source) reserved() {
-	select {
-	case s.expiry <- struct{}{}:
-	default: // it has been told
 	}
 }
 

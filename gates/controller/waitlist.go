@@ -22,6 +22,8 @@ type waitlist struct {
 	waiters  map[gates.Dependency]map[types.NamespacedName]*waiting
 	gangs    map[gates.Dependency]*gangState
 	fleet    *gates.Fleet
+	// steered are the pods without gates that still look for a node with a label of placement Required.
+	steered map[types.NamespacedName]*gates.Pod
 }
 
 // factSources are where facts other than pods and nodes come from. They are called with the waitlist locked and must
@@ -43,6 +45,8 @@ type waiting struct {
 	dependencies []gates.Dependency
 	// lifted gates were removed by us; the watch has not shown it yet.
 	lifted []string
+	// prefers says that a gate which is gone already was lifted by a policy that steers; the last one takes that along.
+	prefers bool
 }
 
 // has says whether the pod has the gate, as far as we know.
@@ -54,7 +58,7 @@ func newWaitlist() *waitlist {
 	return &waitlist{
 		policies: map[string]*gates.Policy{}, pods: map[types.NamespacedName]*waiting{},
 		byGate: map[string]map[types.NamespacedName]*waiting{}, waiters: map[gates.Dependency]map[types.NamespacedName]*waiting{},
-		gangs: map[gates.Dependency]*gangState{}, fleet: gates.NewFleet(),
+		gangs: map[gates.Dependency]*gangState{}, fleet: gates.NewFleet(), steered: map[types.NamespacedName]*gates.Pod{},
 	}
 }
 
@@ -72,6 +76,11 @@ func (w *waitlist) setPod(pod *gates.Pod, now time.Time) []types.NamespacedName 
 	if old != nil && !pod.Deleting {
 		wake = w.leftGate(old, pod)
 	}
+	if pod.Steered && len(pod.Gates) == 0 && !pod.Deleting {
+		w.steered[pod.Key()] = pod
+	} else {
+		delete(w.steered, pod.Key())
+	}
 	if len(pod.Gates) == 0 || pod.Deleting {
 		if old != nil {
 			w.remove(old)
@@ -86,6 +95,7 @@ func (w *waitlist) setPod(pod *gates.Pod, now time.Time) []types.NamespacedName 
 	}
 	next := &waiting{Pod: pod}
 	if old != nil {
+		next.prefers = old.prefers
 		next.lifted = slices.DeleteFunc(old.lifted, func(gate string) bool { return !hasGate(pod, gate) })
 		w.replace(old, next)
 	} else {
@@ -115,6 +125,9 @@ func (w *waitlist) replace(old, next *waiting) {
 func (w *waitlist) deletePod(pod *gates.Pod) []types.NamespacedName {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if now := w.steered[pod.Key()]; now != nil && now.UID == pod.UID {
+		delete(w.steered, pod.Key())
+	}
 	old := w.pods[pod.Key()]
 	if old == nil || old.UID != pod.UID {
 		return nil
@@ -199,7 +212,7 @@ func (w *waitlist) setPolicies(policies map[string]*gates.Policy) []types.Namesp
 	}
 	for _, key := range out {
 		old := w.pods[key]
-		w.replace(old, &waiting{Pod: old.Pod, lifted: old.lifted})
+		w.replace(old, &waiting{Pod: old.Pod, lifted: old.lifted, prefers: old.prefers})
 	}
 	return out
 }
@@ -224,10 +237,12 @@ func (w *waitlist) everyone() []types.NamespacedName {
 	return out
 }
 
-func (w *waitlist) setNode(node *gates.Node) []types.NamespacedName {
+// setNode takes a node as it is now. changed is false when nothing about it moved that pods could care for.
+func (w *waitlist) setNode(node *gates.Node) (wake []types.NamespacedName, changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.wake(w.fleet.SetNode(node))
+	improved := w.fleet.SetNode(node)
+	return w.wake(improved), improved != nil
 }
 
 func (w *waitlist) deleteNode(name string) {

@@ -17,7 +17,7 @@ const (
 )
 
 // Placement says how a pod is steered to warm nodes when its last gate is lifted.
-// +kubebuilder:validation:Enum=None;Preferred
+// +kubebuilder:validation:Enum=None;Preferred;Required
 type Placement string
 
 // How a pod is steered.
@@ -26,6 +26,9 @@ const (
 	PlacementNone Placement = "None"
 	// PlacementPreferred adds a preferred node affinity of weight 100 to a warm node with room for the pod.
 	PlacementPreferred Placement = "Preferred"
+	// PlacementRequired adds that, and a required node affinity to a label that the controller sets on warm nodes: the
+	// pod runs on a node that has its images or not at all.
+	PlacementRequired Placement = "Required"
 )
 
 // Overflow says what happens to pods that the warm nodes cannot hold.
@@ -41,6 +44,7 @@ const (
 )
 
 // GatePolicySpec says which gate is meant, what a pod that carries it waits for, and what happens when that never comes.
+// +kubebuilder:validation:XValidation:rule="!has(self.placement) || self.placement != 'Required' || self.requires.exists(r, has(r.images))",message="placement Required is for pods that wait for warm images: add images: {minNodes: 1} to requires, or write placement: Preferred"
 type GatePolicySpec struct {
 	// gateName is the name of the scheduling gate, as pods carry it in spec.schedulingGates. Gates that no policy names
 	// are never touched. Two policies for one gate are a conflict: the older one holds.
@@ -75,7 +79,10 @@ type GatePolicySpec struct {
 	// +optional
 	Overflow Overflow `json:"overflow,omitempty"`
 
-	// placement says how a pod whose last gate is lifted is steered to nodes on which its images are warm.
+	// placement says how a pod whose last gate is lifted is steered to nodes on which its images are warm: None leaves
+	// its affinity alone, Preferred adds a preference for such a node with room, Required lets it run on such nodes only,
+	// by the label headstart.dev/warm-<images> that the controller sets on them. With Required the gate goes with the
+	// pod's last one. A pod whose gate is lifted for its deadline or by overflow is not steered.
 	// +kubebuilder:default=Preferred
 	// +optional
 	Placement Placement `json:"placement,omitempty"`
@@ -133,6 +140,8 @@ type Requirement struct {
 // ImagesRequirement waits for warm images. An image is warm on a node when it is present, unpacked and complete there; a
 // node counts when every image of the pod, init containers included, is warm on it and the pod could run there: its
 // node selector, affinity, tolerations and resource requests fit what is free.
+// +kubebuilder:validation:XValidation:rule="!has(self.maxPullNodes) || !has(self.minNodes) || self.maxPullNodes >= self.minNodes",message="maxPullNodes must not be below minNodes, or the pods would wait for nodes that nobody asks to pull"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxPullNodes) || (has(self.pull) && self.pull)",message="maxPullNodes has no meaning without pull: true"
 type ImagesRequirement struct {
 	// minNodes is how many such nodes there must be.
 	// +kubebuilder:default=1
@@ -140,6 +149,19 @@ type ImagesRequirement struct {
 	// +kubebuilder:validation:Maximum=1000
 	// +optional
 	MinNodes int32 `json:"minNodes,omitempty"`
+
+	// pull asks the agents of nodes where waiting pods could run to fetch their images, by a PrepullPolicy that belongs to
+	// this GatePolicy and goes away when no pod waits for its images any more. Nodes pull with their own credentials, not
+	// with the pods' imagePullSecrets.
+	// +optional
+	Pull bool `json:"pull,omitempty"`
+
+	// maxPullNodes is how many nodes are asked at most for the images of one kind of pod; by default 10, or minNodes where
+	// that is more. As many are asked as the waiting pods need.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	MaxPullNodes int32 `json:"maxPullNodes,omitempty"`
 }
 
 // ReferencesRequirement waits for the objects that a pod names in its own namespace, and for the cluster's classes that

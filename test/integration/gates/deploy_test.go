@@ -97,6 +97,16 @@ func TestTheControllerRunsWithTheShippedRightsOnly(t *testing.T) {
 	require.NotNil(t, lifted.Spec.Affinity, "steering is allowed")
 	awaitEvent(t, c, ns, "web", "GateLifted", corev1.EventTypeNormal)
 	eventually(t, func() bool { return readPolicy(t, c, "deployed").Status.LiftedTotal == 1 }, "the status was not written")
+
+	// What is written beside pods: labels of nodes, PrepullPolicies.
+	required := "example.com/deployed-required"
+	owner := policy(t, c, "deployed-required", v1alpha1.GatePolicySpec{GateName: required, Requires: pulling(1), Placement: v1alpha1.PlacementRequired})
+	late := makePod(ns, "late", required).image("registry.example/deployed:v1").create(t, c)
+	there := func() bool { policies, _ := asked(t, c, owner); return len(policies) == 1 }
+	eventually(t, there, "no PrepullPolicy was made")
+	setWarm(t, c, "deployed-warm", warm("registry.example/deployed:v1"))
+	require.NotNil(t, awaitGates(t, c, late).Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+	eventually(t, func() bool { return !there() }, "the PrepullPolicy was not deleted")
 }
 
 func TestTheRoleCanNameTheGates(t *testing.T) {

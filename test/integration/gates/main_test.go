@@ -25,6 +25,7 @@ import (
 	"headstart.dev/gates/controller"
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/prepull"
+	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness"
 	"headstart.dev/test/testenv"
 )
@@ -68,6 +69,7 @@ func scheme(t testing.TB) *runtime.Scheme {
 	s := runtime.NewScheme()
 	require.NoError(t, clientgoscheme.AddToScheme(s))
 	require.NoError(t, v1alpha1.AddToScheme(s))
+	require.NoError(t, prepullv1alpha1.AddToScheme(s))
 	return s
 }
 
