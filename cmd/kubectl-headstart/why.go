@@ -12,6 +12,7 @@ import (
 
 	"headstart.dev/gates"
 	gatescontroller "headstart.dev/gates/controller"
+	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness/inspect"
 )
 
@@ -91,6 +92,13 @@ func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 	facts := live.Complete(ctx, gates.Facts{Fleet: fleet, Exists: c.exists(ctx, warner(cmd))})
 	report, err := inspect.Pod(pod, policies, facts, inspect.Nodes(nodes, rules, now), now)
 	if err != nil {
+		return err
+	}
+	pulls, err := list[prepullv1alpha1.PrepullPolicy](ctx, c.dynamic, "prepullpolicies")
+	if err != nil {
+		return err
+	}
+	if report.Pulling, err = gatescontroller.PulledFor(pod, pulls); err != nil {
 		return err
 	}
 	if output == "json" {

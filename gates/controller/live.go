@@ -3,8 +3,10 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"headstart.dev/gates"
+	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 )
 
 // Live reads facts from the API server as they are asked for, without a watch: for a command that explains one pod.
@@ -80,6 +83,23 @@ func (l Live) object(ctx context.Context, d gates.Dependency) (gates.Object, boo
 	return gates.Object{}, false, nil
 }
 
+// PulledFor names the nodes that GatePolicies have asked to fetch images of a pod, by their hostname labels, sorted.
+func PulledFor(pod *corev1.Pod, policies []prepullv1alpha1.PrepullPolicy) ([]string, error) {
+	read, err := gates.NewShapes().Pod(pod)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for i := range policies {
+		needed := slices.ContainsFunc(policies[i].Spec.Images, func(image prepullv1alpha1.Image) bool { return slices.Contains(read.Names, image.Image) })
+		if needed && policies[i].Labels[labelManagedBy] == Name {
+			out = append(out, hostsOf(&policies[i])...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
 func (l Live) readyEndpoints(ctx context.Context, d gates.Dependency) (int, error) {
 	list, err := l.Typed.DiscoveryV1().EndpointSlices(d.Namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: labels.Set{discoveryv1.LabelServiceName: d.Name}.String(),
@@ -87,11 +107,11 @@ func (l Live) readyEndpoints(ctx context.Context, d gates.Dependency) (int, erro
 	if err != nil {
 		return 0, fmt.Errorf("list EndpointSlices: %w", err)
 	}
-	var slices []*discoveryv1.EndpointSlice
+	var found []*discoveryv1.EndpointSlice
 	for i := range list.Items {
-		slices = append(slices, &list.Items[i])
+		found = append(found, &list.Items[i])
 	}
-	return countReady(slices), nil
+	return countReady(found), nil
 }
 
 func (l Live) gang(ctx context.Context, d gates.Dependency, gate string) (gates.Gang, error) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"headstart.dev/agent/timeline"
@@ -137,6 +138,43 @@ func TestPod(t *testing.T) {
 				require.Contains(t, out.String(), want)
 			}
 		})
+	}
+}
+
+func TestAPodIsToldWhichNodesAreWarm(t *testing.T) {
+	policies := []gatesv1alpha1.GatePolicy{{
+		ObjectMeta: metav1.ObjectMeta{Name: "images"},
+		Spec: gatesv1alpha1.GatePolicySpec{
+			GateName: "example.com/images", Requires: []gatesv1alpha1.Requirement{{Images: &gatesv1alpha1.ImagesRequirement{MinNodes: 2}}},
+		},
+	}}
+	pod := gatedPod()
+	pod.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/images"}}
+	fleet := gates.NewFleet()
+	for _, name := range []string{"roomy", "full", "tainted", "cold"} {
+		n := node(name, "True", "")
+		n.Status.Allocatable = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1")}
+		n.Annotations[readiness.AnnotationImages] = `{"warm":["0123456789abcdef=docker.io/library/web:v1"]}`
+		switch name {
+		case "cold":
+			n.Annotations[readiness.AnnotationImages] = "{}"
+		case "tainted":
+			n.Spec.Taints = []corev1.Taint{held}
+		}
+		fleet.SetNode(gates.ReadNode(&n))
+	}
+	fleet.Bind("other", "full", gates.Resources{corev1.ResourcePods: 1})
+	report, err := inspect.Pod(pod, policies, gates.Facts{Fleet: fleet}, nil, now)
+	require.NoError(t, err)
+	require.Equal(t, []gates.WarmNode{{Name: "full", Full: true}, {Name: "roomy"}}, report.Warm.Nodes)
+	report.Pulling = []string{"cold"}
+	var out strings.Builder
+	require.NoError(t, inspect.WritePod(&out, &report, now))
+	for _, want := range []string{
+		"since 1m0s ago", "want 2", "then it is steered to a warm node with room", "could run: full (full), roomy",
+		"image docker.io/library/web:v1 is warm on 3 nodes: full, roomy, tainted", "agents are asked to fetch them on: cold",
+	} {
+		require.Contains(t, out.String(), want)
 	}
 }
 

@@ -3,6 +3,7 @@ package inspect
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,10 @@ type PodReport struct {
 	Gates []Gate `json:"gates,omitempty"`
 	// HeldNodes are nodes that wait behind a rule's taint which the pod does not tolerate: the pod may be waiting for them.
 	HeldNodes []string `json:"heldNodes,omitempty"`
+	// Warm says where its images are; absent once it is on a node.
+	Warm *gates.Warmth `json:"warm,omitempty"`
+	// Pulling are the nodes whose agents a GatePolicy has asked to fetch its images.
+	Pulling []string `json:"pulling,omitempty"`
 	// Scheduler is what the scheduler says of a pod that it cannot place.
 	Scheduler string `json:"scheduler,omitempty"`
 }
@@ -33,11 +38,17 @@ type Gate struct {
 	Policy string `json:"policy,omitempty"`
 	// Missing is what would lift the gate if it came, in the order of the policy.
 	Missing []string `json:"missing,omitempty"`
+	// Since is when the wait began: gates are on a pod from its creation.
+	Since time.Time `json:"since,omitzero"`
+	// Next is what follows once nothing is missing.
+	Next string `json:"next,omitempty"`
 	// Deadline is when the policy gives up waiting, and OnDeadline what it does then.
 	Deadline   time.Time           `json:"deadline,omitzero"`
 	OnDeadline v1alpha1.OnDeadline `json:"onDeadline,omitempty"`
 	// Error says why the policy is not in force.
 	Error string `json:"error,omitempty"`
+
+	placement v1alpha1.Placement
 }
 
 // The states of a pod.
@@ -59,9 +70,15 @@ func Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nod
 		return r, err
 	}
 	r.State = PodPending
+	if facts.Fleet != nil && len(compact.Images) > 0 {
+		warm := facts.Fleet.Warmth(compact.Shape)
+		r.Warm = &warm
+	}
 	for _, gate := range pod.Spec.SchedulingGates {
 		r.State = PodGated
-		r.Gates = append(r.Gates, explainGate(gate.Name, compact, policies, facts, now))
+		g := explainGate(gate.Name, compact, policies, facts, now)
+		g.Since, g.Next = r.Created, r.next(gate.Name, compact.Gates, g.placement)
+		r.Gates = append(r.Gates, g)
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && r.State == PodPending {
@@ -88,6 +105,7 @@ func explainGate(name string, pod *gates.Pod, policies []v1alpha1.GatePolicy, fa
 			g.Error = err.Error()
 			return g
 		}
+		g.placement = policy.Placement
 		verdict := policy.Evaluate(pod, facts, now)
 		for _, unmet := range verdict.Unmet {
 			g.Missing = append(g.Missing, clean(unmet.String()))
@@ -99,6 +117,27 @@ func explainGate(name string, pod *gates.Pod, policies []v1alpha1.GatePolicy, fa
 		return g
 	}
 	return g
+}
+
+// next says what follows when a gate of the pod is lifted.
+func (r *PodReport) next(gate string, all []string, placement v1alpha1.Placement) string {
+	var others []string
+	for _, other := range all {
+		if other != gate {
+			others = append(others, other)
+		}
+	}
+	switch {
+	case len(others) > 0 && placement == v1alpha1.PlacementRequired:
+		return "it goes together with the pod's last gate; before it: " + strings.Join(others, ", ")
+	case len(others) > 0:
+		return "then the pod waits for its other gates: " + strings.Join(others, ", ")
+	case placement == v1alpha1.PlacementRequired:
+		return "then it runs on one of the warm nodes, and on no other"
+	case placement == v1alpha1.PlacementPreferred && r.Warm != nil:
+		return "then it is steered to a warm node with room, if there is one"
+	}
+	return "then the scheduler places the pod"
 }
 
 // tolerates says whether the pod tolerates the taint, given as key=value:effect.

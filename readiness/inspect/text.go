@@ -156,6 +156,45 @@ func WriteNode(w io.Writer, n *Node, now time.Time) error {
 	return err
 }
 
+// writeWarm says where the pod's images are.
+func (p *PodReport) writeWarm(out *strings.Builder) {
+	if p.Warm == nil {
+		return
+	}
+	var nodes []string
+	for _, n := range p.Warm.Nodes {
+		if n.Full {
+			n.Name += " (full)"
+		}
+		nodes = append(nodes, n.Name)
+	}
+	if len(nodes) > 0 {
+		fmt.Fprintf(out, "\nwarm nodes, all of its images are there and it could run: %s\n", some(nodes))
+	} else {
+		out.WriteString("\nno node where it could run has all of its images\n")
+	}
+	for _, image := range p.Warm.Images {
+		if len(image.Nodes) == 0 {
+			fmt.Fprintf(out, "  image %s is warm nowhere\n", clean(image.Image))
+			continue
+		}
+		fmt.Fprintf(out, "  image %s is warm on %d nodes: %s\n", clean(image.Image), len(image.Nodes), some(image.Nodes))
+	}
+	if len(p.Pulling) > 0 {
+		fmt.Fprintf(out, "  agents are asked to fetch them on: %s\n", some(p.Pulling))
+	}
+}
+
+// some joins the first few names.
+func some(names []string) string {
+	const most = 5
+	out := strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
+		out += fmt.Sprintf(" and %d more", more)
+	}
+	return out
+}
+
 // WritePod explains one pod.
 func WritePod(w io.Writer, p *PodReport, now time.Time) error {
 	var out strings.Builder
@@ -164,22 +203,22 @@ func WritePod(w io.Writer, p *PodReport, now time.Time) error {
 		fmt.Fprintf(&out, "it is on node %s; nothing of Headstart holds it\n", p.Node)
 	}
 	for i := range p.Gates {
-		fmt.Fprintf(&out, "\ngate %s\n  %s\n", p.Gates[i].Name, p.Gates[i].Describe(now))
-		for _, missing := range p.Gates[i].Missing {
+		g := &p.Gates[i]
+		fmt.Fprintf(&out, "\ngate %s\n  since %s\n  %s\n", g.Name, when(g.Since, now), g.Describe(now))
+		for _, missing := range g.Missing {
 			fmt.Fprintf(&out, "  waits for: %s\n", missing)
 		}
+		if g.Policy != "" && g.Error == "" {
+			fmt.Fprintf(&out, "  %s\n", g.Next)
+		}
 	}
+	p.writeWarm(&out)
 	if p.Scheduler != "" {
 		fmt.Fprintf(&out, "\nthe scheduler says: %s\n", p.Scheduler)
 	}
 	if len(p.HeldNodes) > 0 {
-		const most = 5
-		shown := p.HeldNodes[:min(len(p.HeldNodes), most)]
-		fmt.Fprintf(&out, "\n%d nodes are held behind a startup taint that it does not tolerate: %s", len(p.HeldNodes), strings.Join(shown, ", "))
-		if len(p.HeldNodes) > most {
-			out.WriteString(", ...")
-		}
-		out.WriteString("\n  see: kubectl headstart why node/" + shown[0] + "\n")
+		fmt.Fprintf(&out, "\n%d nodes are held behind a startup taint that it does not tolerate: %s\n", len(p.HeldNodes), some(p.HeldNodes))
+		out.WriteString("  see: kubectl headstart why node/" + p.HeldNodes[0] + "\n")
 	}
 	_, err := io.WriteString(w, out.String())
 	return err

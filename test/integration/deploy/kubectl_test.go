@@ -94,6 +94,7 @@ spec:
 		require.NoError(t, err, out)
 		require.Contains(t, out, "ConfigMap default/flags does not exist")
 		require.Contains(t, out, "policy config lifts it at the latest in")
+		require.Contains(t, out, "no node where it could run has all of its images")
 	})
 	t.Run("timeline", func(t *testing.T) {
 		for _, form := range []string{"text", "json", "html"} {
