@@ -191,7 +191,9 @@ func (r *reconciler) carryOut(ctx context.Context, d decision) error {
 	if d.steer != nil {
 		r.source.expiry.ring()
 	}
+	r.events.lifts.Add(1)
 	outcome, err := r.lifter.lift(ctx, d)
+	r.events.lifts.Add(-1)
 	switch outcome {
 	case lifted:
 		r.announce(ctx, d)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -39,7 +40,10 @@ const (
 	eventsPerSecond = 50
 	eventsBurst     = 100
 	eventsQueued    = 20_000
-	messageLimit    = 1024
+	// While lifts are under way events wait, each for so long at most: on a busy API server each would delay a lift.
+	eventsPatience = 2 * time.Second
+	eventsLook     = 50 * time.Millisecond
+	messageLimit   = 1024
 	nameLimit       = 200
 	// toldLimit bounds the memory of what was told, of pods that were deleted while they waited too.
 	toldLimit = 100_000
@@ -51,6 +55,7 @@ type events struct {
 	clients kubernetes.Interface
 	log     logr.Logger
 	limit   *rate.Limiter
+	lifts   atomic.Int64 // patches in flight
 	now     chan *corev1.Event
 	later   chan delayedEvent
 	// stillWaiting says whether a pod still has a gate; events that have become untrue are not sent.
@@ -193,7 +198,21 @@ func (e *events) recall(ctx context.Context) {
 	}
 }
 
+// giveWay waits while lifts are under way, for eventsPatience at most.
+func (e *events) giveWay(ctx context.Context) {
+	tick := time.NewTicker(eventsLook)
+	defer tick.Stop()
+	for end := time.Now().Add(eventsPatience); e.lifts.Load() > 0 && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 func (e *events) write(ctx context.Context, event *corev1.Event) {
+	e.giveWay(ctx)
 	if err := e.limit.Wait(ctx); err != nil {
 		return // the controller stops
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,9 +22,13 @@ import (
 	"headstart.dev/gates/v1alpha1"
 )
 
+// gcPercent is headstart-controller's (cmd/headstart-controller/start.go).
+const gcPercent = 40
+
 // runController is the process that is measured: the gate controller as headstart-controller sets it up, alone.
 func runController(ctx context.Context, kubeconfig string, writers int) error {
 	ctrl.SetLogger(logr.Discard())
+	debug.SetGCPercent(gcPercent)
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return fmt.Errorf("read kubeconfig: %w", err)
