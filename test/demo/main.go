@@ -94,7 +94,10 @@ func show(ctx context.Context, out io.Writer, cluster *boot.Cluster, opts option
 	compare(out, plain, headstart)
 	fmt.Fprintf(out, "\nplayed, the same in both: kubelet after %s; ConfigMap %s and CNI configuration %s after registration\n",
 		opts.delays.Kubelet, opts.delays.Config, opts.delays.CNI)
-	return check(headstart)
+	if err := check(headstart); err != nil {
+		return err
+	}
+	return showSteering(ctx, out, cluster)
 }
 
 // check fails when the demo has not shown what it promises.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -53,6 +54,23 @@ func after(result *boot.Result) string {
 		return "0 MiB"
 	}
 	return fmt.Sprintf("%d MiB", result.PulledBytes>>20)
+}
+
+// showSteering places one pod twice, where the warm node is busy and a cold one is free, and shows both side by side.
+func showSteering(ctx context.Context, out io.Writer, cluster *boot.Cluster) error {
+	fmt.Fprintf(out, "\n%s\n", title("The same pod steered and unsteered: one node is warm but busy, the other free but cold"))
+	steering, err := cluster.Steer(ctx, func(format string, args ...any) { fmt.Fprintf(out, "          "+format+"\n", args...) })
+	if err != nil {
+		return err
+	}
+	const row = "  %-28s %16s %16s\n"
+	took := func(p boot.Placed) string { return fmt.Sprintf("%.1f s", p.Start.Seconds()) }
+	fmt.Fprintln(out)
+	fmt.Fprintf(out, row, "", "unsteered", "steered")
+	fmt.Fprintf(out, row, "runs on", steering.Unsteered.Node, steering.Steered.Node)
+	fmt.Fprintf(out, row, "pod scheduled to Running", took(steering.Unsteered), took(steering.Steered))
+	fmt.Fprintf(out, "\n  kubelet of the unsteered: %s\n  kubelet of the steered:   %s\n", steering.Unsteered.PullEvent, steering.Steered.PullEvent)
+	return steering.Check()
 }
 
 func title(text string) string { return "== " + text }

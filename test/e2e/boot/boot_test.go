@@ -46,6 +46,11 @@ func TestNodeBoots(t *testing.T) {
 		inOrder(t, result, boot.PodScheduled, boot.ImageOnNode)
 		fetchedOnce(t, cluster)
 	})
+	t.Run("a steered pod starts on the warm node while a cold one is free", func(t *testing.T) {
+		result, err := cluster.Steer(t.Context(), t.Logf)
+		require.NoError(t, err)
+		require.NoError(t, result.Check())
+	})
 }
 
 // inOrder fails unless the marks were seen in this order.
