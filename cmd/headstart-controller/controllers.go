@@ -52,7 +52,7 @@ var controllers = []struct {
 		return gatescontroller.SetupWithManager(mgr, gatescontroller.Config{Registerer: s.registerer, Nodes: s.nodes})
 	}},
 	{"prepull", func(mgr ctrl.Manager, s shared) error {
-		return prepullcontroller.SetupWithManager(mgr, prepullcontroller.Config{Namespace: s.namespace, Nodes: s.nodes})
+		return prepullcontroller.SetupWithManager(mgr, prepullcontroller.Config{Namespace: s.namespace, Registerer: s.registerer, Nodes: s.nodes})
 	}},
 	{"warmpool", func(mgr ctrl.Manager, s shared) error {
 		return warmpoolcontroller.SetupWithManager(mgr, warmpoolcontroller.Config{Registerer: s.registerer, Nodes: s.nodes})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
@@ -45,6 +46,8 @@ type Config struct {
 	Slots int
 	// Patience is for how long a node may hold its slot; 0 means 5m.
 	Patience time.Duration
+	// Registerer takes the metrics; nil means that nobody does.
+	Registerer prometheus.Registerer
 	// Nodes is the watch of Nodes that the process shares, started by the caller; nil means one of the controller's own.
 	Nodes *nodewatch.Watch
 }
@@ -59,6 +62,7 @@ type Controller struct {
 	lookups   *lookups
 	store     *store
 	events    *events
+	podStarts *podStarts
 	limits    pace
 	// labels writes the Nodes' labels, of the nodes whose names are in steering.
 	labels   metadata.ResourceInterface
@@ -112,6 +116,10 @@ func New(cfg Config) (*Controller, error) {
 		cfg.Resolver = resolve.New(resolve.Config{})
 	}
 	if err := c.connect(cfg.REST, cfg.Namespace); err != nil {
+		return nil, fmt.Errorf("new prepull controller: %w", err)
+	}
+	var err error
+	if c.podStarts, err = newPodStarts(cfg.Registerer, c.client, c.fleet.index.Has); err != nil {
 		return nil, fmt.Errorf("new prepull controller: %w", err)
 	}
 	if cfg.Nodes == nil {
@@ -170,6 +178,7 @@ func (c *Controller) Start(ctx context.Context) error {
 		wg.Go(func() { _ = c.nodes.Start(ctx) }) // it returns no error
 	}
 	wg.Go(func() { c.saveRegularly(ctx) })
+	wg.Go(func() { c.podStarts.run(ctx) })
 	wg.Go(func() { c.steer(ctx) })
 	c.loop(ctx)
 	wg.Wait()

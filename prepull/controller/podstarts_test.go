@@ -1,0 +1,69 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"headstart.dev/prepull/warm"
+)
+
+func startingPod(name, node string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: name, UID: types.UID(name)},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "app", Image: "web:v1"}}},
+		Status:     corev1.PodStatus{Phase: corev1.PodPending},
+	}
+}
+
+func TestPodStartsAreMeasuredFromBindingToRunning(t *testing.T) {
+	client := fake.NewClientset()
+	reg := prometheus.NewPedanticRegistry()
+	s, err := newPodStarts(reg, client, func(node string, wants ...warm.Want) bool {
+		require.Equal(t, []warm.Want{{Name: "docker.io/library/web:v1", Lazy: true}}, wants)
+		return node == "warm"
+	})
+	require.NoError(t, err)
+	now := time.Now()
+	s.keep([]*corev1.Pod{startingPod("before", "warm")})
+	fates := map[string]corev1.PodPhase{"runs": corev1.PodRunning, "cold": corev1.PodRunning, "fails": corev1.PodFailed, "before": corev1.PodRunning}
+	for name, phase := range fates {
+		pod := startingPod(name, map[bool]string{true: "cold", false: "warm"}[name == "cold"])
+		s.seen(pod, now)
+		// What a pod's own changes say does not begin it anew.
+		s.seen(pod, now.Add(time.Second))
+		after := pod.DeepCopy()
+		after.Status.Phase = phase
+		_, err := client.CoreV1().Pods("prod").Create(t.Context(), after, metav1.CreateOptions{})
+		require.NoError(t, err)
+		s.leaves(pod, now.Add(2*time.Second))
+	}
+	gone := startingPod("gone", "warm")
+	s.seen(gone, now)
+	s.leaves(gone, now.Add(2*time.Second))
+	deleted := startingPod("deleted", "warm")
+	s.seen(deleted, now)
+	deleted.DeletionTimestamp = &metav1.Time{Time: now}
+	s.leaves(deleted, now.Add(2*time.Second))
+
+	require.Len(t, s.left, 4, "runs, cold, fails and gone; neither the one bound before nor the deleted one")
+	for len(s.left) > 0 {
+		if left := <-s.left; s.runs(t.Context(), left) {
+			require.Equal(t, 2*time.Second, left.took)
+			require.Equal(t, left.key.Name != "cold", left.warm)
+			require.Contains(t, []string{"runs", "cold"}, left.key.Name)
+		}
+	}
+	require.Empty(t, s.bound)
+	problems, err := testutil.GatherAndLint(reg)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	require.Equal(t, 2, testutil.CollectAndCount(reg, "headstart_pod_start_seconds"))
+}
