@@ -105,6 +105,16 @@ func TestProviderRunsOncePerRegistryAtATime(t *testing.T) {
 	}
 	wg.Wait()
 	require.Equal(t, 1, runs(t, dir))
+
+	for i := range 8 { // a registry has refused what eight images had of it
+		wg.Go(func() {
+			if _, _, err := keyring.Lookup(t.Context(), fmt.Sprintf("registry.example/app%d:v1", i), "registry.example", true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 2, runs(t, dir), "one new answer is fresh enough for all who asked before it came")
 }
 
 func TestFailuresNeverShowSecrets(t *testing.T) {

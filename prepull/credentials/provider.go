@@ -50,6 +50,7 @@ type provider struct {
 
 type cached struct {
 	entries entries
+	stored  time.Time
 	expires time.Time
 }
 
@@ -73,7 +74,7 @@ func (p *provider) allows(image string) bool {
 func (p *provider) provide(ctx context.Context, image string, fresh bool) (entries, error) {
 	asked := time.Now()
 	if found, ok := p.cached(image, asked); ok && !fresh {
-		return found, nil
+		return found.entries, nil
 	}
 	registry, _, _ := strings.Cut(image, "/")
 	slot, _ := p.execs.LoadOrStore(registry, make(chan struct{}, 1))
@@ -88,8 +89,8 @@ func (p *provider) provide(ctx context.Context, image string, fresh bool) (entri
 		return nil, fmt.Errorf("wait for credential provider %s: %w", p.name, ctx.Err())
 	}
 	// Whoever waited takes what came meanwhile; it is fresh enough for all who asked before it came.
-	if found, ok := p.cached(image, asked); ok && !fresh {
-		return found, nil
+	if found, ok := p.cached(image, time.Now()); ok && (!fresh || found.stored.After(asked)) {
+		return found.entries, nil
 	}
 	answer, err := p.exec(ctx, image)
 	if err != nil {
@@ -98,16 +99,16 @@ func (p *provider) provide(ctx context.Context, image string, fresh bool) (entri
 	return p.store(image, answer)
 }
 
-func (p *provider) cached(image string, now time.Time) (entries, bool) {
+func (p *provider) cached(image string, now time.Time) (cached, bool) {
 	registry, _, _ := strings.Cut(image, "/")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, key := range []string{image, registry, globalKey} {
 		if c, ok := p.cache[key]; ok && now.Before(c.expires) {
-			return c.entries, true
+			return c, true
 		}
 	}
-	return nil, false
+	return cached{}, false
 }
 
 func (p *provider) store(image string, answer *credentialproviderv1.CredentialProviderResponse) (entries, error) {
@@ -134,7 +135,7 @@ func (p *provider) store(image string, answer *credentialproviderv1.CredentialPr
 	}
 	if keep > 0 {
 		p.mu.Lock()
-		p.cache[key] = cached{entries: found, expires: time.Now().Add(keep)}
+		p.cache[key] = cached{entries: found, stored: time.Now(), expires: time.Now().Add(keep)}
 		p.mu.Unlock()
 	}
 	return found, nil
