@@ -38,6 +38,13 @@ func (e criEngine) pull(ctx context.Context, p *pull) error {
 	if err != nil {
 		return err
 	}
+	var missing int64
+	for _, one := range parts {
+		missing += p.resolved.Layers[one.index].Size
+	}
+	if err := p.node.roomFor(missing); err != nil { // the CRI asks for none
+		return err
+	}
 	request := &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: p.name}}
 	if e.credentials != nil {
 		username, secret, err := e.credentials(ctx, p.name, "", false)

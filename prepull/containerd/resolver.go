@@ -21,6 +21,7 @@ type fetchedResolver struct {
 	client   *registry.Client
 	progress *progress
 	options  registry.ReadOptions
+	room     func(compressed int64) error // asked before each layer
 }
 
 var _ remotes.Resolver = (*fetchedResolver)(nil)
@@ -45,6 +46,9 @@ func (f *fetchedResolver) fetch(ctx context.Context, desc ocispec.Descriptor) (i
 		if blob.Desc.Digest == desc.Digest {
 			return io.NopCloser(bytes.NewReader(blob.Data)), nil
 		}
+	}
+	if err := f.room(desc.Size); err != nil {
+		return nil, err
 	}
 	repo, err := f.client.Repository(ctx, f.source)
 	if err != nil {

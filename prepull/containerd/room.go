@@ -3,6 +3,7 @@ package containerd
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,21 @@ type room struct {
 	percent int
 }
 
+// asNoRoom gives a disk that has become full its meaning, whoever came upon it: this process or containerd, whose errors
+// come as texts.
+func asNoRoom(err error) error {
+	full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || strings.Contains(err.Error(), unix.ENOSPC.Error())
+	if !full || errors.Is(err, ErrNoRoom) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, ErrNoRoom)
+}
+
 // roomFor reports ErrNoRoom when a layer of the given compressed size would leave less free than is to be kept.
 func (n *node) roomFor(compressed int64) error {
+	if n.found.SnapshotterRoot == "" {
+		return nil // the snapshotter does not say where its files are
+	}
 	var stat unix.Statfs_t
 	if err := unix.Statfs(n.found.SnapshotterRoot, &stat); err != nil {
 		return fmt.Errorf("ask for the room at %s: %w", n.found.SnapshotterRoot, err)

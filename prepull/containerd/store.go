@@ -257,6 +257,7 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 		if err == nil {
 			return nil
 		}
+		err = asNoRoom(err)
 		errs = append(errs, fmt.Errorf("engine %s: %w", e.name(), err))
 		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) || errors.Is(err, ErrNoRoom) || errdefs.IsUnavailable(err) {
 			break // no engine can help

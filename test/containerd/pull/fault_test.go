@@ -3,8 +3,6 @@ package pull_test
 import (
 	"context"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -175,22 +173,6 @@ func TestContainerdRestartsInMidPull(t *testing.T) {
 			requireUsable(t, ctd, reg, img, ref, statuses[0].Digest)
 		})
 	}
-}
-
-// TestFreeSpaceFloor refuses a layer for which there is no room, leaves nothing behind, and goes on once there is.
-func TestFreeSpaceFloor(t *testing.T) {
-	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
-	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
-	_, ref := push(t, reg, "floor", 2*mib)
-	store := newStore(t, ctd, func(c *containerd.Config) { c.MinFreeBytes = 1 << 60 })
-	_, err := store.Pull(t.Context(), prepull.Image{Ref: ref}, nil)
-	require.ErrorIs(t, err, containerd.ErrNoRoom)
-	require.False(t, prepull.IsPermanent(err), "it heals when garbage is collected")
-	requireNothingStaged(t, ctd)
-	_, err = os.Stat(filepath.Join(ctd.Root(), "io.containerd.content.v1.content", "ingest"))
-	require.NoError(t, err)
-	status := pull(t, newStore(t, ctd, nil), prepull.Image{Ref: ref})
-	require.Equal(t, prepull.StateWarm, status.State, status.Error)
 }
 
 // TestRegistryIsDown takes an image that is complete on the node as warm when nobody can be asked, and only such a one.

@@ -1,0 +1,125 @@
+package pull_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"headstart.dev/prepull"
+	"headstart.dev/prepull/containerd"
+	"headstart.dev/test/testenv"
+)
+
+// TestFreeSpaceFloor refuses a layer for which there is no room before it is begun, by every engine, leaves nothing
+// behind, and goes on once there is room.
+func TestFreeSpaceFloor(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
+	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+	img, ref := push(t, reg, "floor", 2*mib)
+	for _, engine := range []string{containerd.EngineDirect, containerd.EngineClient, containerd.EngineCRI} {
+		t.Run(engine, func(t *testing.T) {
+			reg.Proxy.ResetCounts()
+			store := newStore(t, ctd, func(c *containerd.Config) { c.MinFreeBytes = 1 << 60 }, engine)
+			_, err := store.Pull(t.Context(), prepull.Image{Ref: ref}, nil)
+			require.ErrorIs(t, err, containerd.ErrNoRoom)
+			require.False(t, prepull.IsPermanent(err), "it heals when garbage is collected")
+			require.Zero(t, layerBytes(t, reg, img))
+			requireNothingStaged(t, ctd)
+		})
+	}
+	status := pull(t, newStore(t, ctd, nil), prepull.Image{Ref: ref})
+	require.Equal(t, prepull.StateWarm, status.State, status.Error)
+}
+
+// smallDisk lets the containerds of a test have their data on a file system of so many bytes and inodes. The returned
+// function makes it large.
+func smallDisk(t *testing.T, bytes int64, inodes int) (grow func()) {
+	t.Helper()
+	testenv.RequireRoot(t)
+	dir := t.TempDir()
+	mount := func(flags uintptr, bytes int64, inodes int) {
+		require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", flags, fmt.Sprintf("size=%d,nr_inodes=%d", bytes, inodes)))
+	}
+	mount(0, bytes, inodes)
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	t.Setenv("TMPDIR", dir)
+	return func() { mount(unix.MS_REMOUNT, 2<<30, 1<<20) }
+}
+
+// TestDiskBecomesFull lets room or inodes end in the middle of a layer that promised to be small: nothing half-made is
+// left, no other engine makes it worse, and the pull goes on once there is room.
+func TestDiskBecomesFull(t *testing.T) {
+	many := make([]entry, 0, 40_000)
+	for i := range 40_000 {
+		many = append(many, entry{name: fmt.Sprintf("many/%d/%d", i/1000, i)})
+	}
+	for name, tc := range map[string]struct {
+		bytes  int64
+		inodes int
+		layer  []entry
+	}{
+		"bytes":  {180 * mib, 100_000, []entry{{name: "zeros", body: strings.Repeat("\x00", 300*mib)}}},
+		"inodes": {1 << 30, 20_000, many},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
+			grow := smallDisk(t, tc.bytes, tc.inodes)
+			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+			img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+			img, err := mutate.Append(img,
+				mutate.Addendum{Layer: program(t), MediaType: types.OCILayer},
+				mutate.Addendum{Layer: layerOf(t, types.OCILayer, tarOf(t, tc.layer...)), MediaType: types.OCILayer})
+			require.NoError(t, err)
+			img = entrypoint(t, img)
+			ref, _, err := reg.Push(t.Context(), "full:v1", img)
+			require.NoError(t, err)
+			reg.Proxy.ResetCounts()
+
+			store := newStore(t, ctd, func(c *containerd.Config) { c.MinFreeBytes, c.MinFreePercent = 1, 0 })
+			_, err = store.Pull(t.Context(), prepull.Image{Ref: ref}, nil)
+			require.ErrorIs(t, err, containerd.ErrNoRoom)
+			require.False(t, prepull.IsPermanent(err))
+			require.NotContains(t, err.Error(), "engine "+containerd.EngineClient, "it would not help")
+			requireNoUnfinished(t, ctd, img)
+
+			grow()
+			status := pull(t, store, prepull.Image{Ref: ref})
+			require.Equal(t, prepull.StateWarm, status.State, status.Error)
+			require.LessOrEqual(t, layerBytes(t, reg, img)-imageBytes(t, img), largestLayer(t, img))
+			requireNothingStaged(t, ctd)
+			requireUsable(t, ctd, reg, img, ref, status.Digest)
+		})
+	}
+}
+
+// requireNoUnfinished checks that no layer lies around half-made: no work in the staging folder, no active snapshot, no
+// ingest, no record.
+func requireNoUnfinished(t *testing.T, ctd *testenv.Containerd, img v1.Image) {
+	t.Helper()
+	ctx, c := direct(t, ctd)
+	require.NoError(t, c.SnapshotService(snapshotter).Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		require.Equal(t, snapshots.KindCommitted, info.Kind, info.Name)
+		return nil
+	}))
+	statuses, err := c.ContentStore().ListStatuses(ctx)
+	require.NoError(t, err)
+	require.Empty(t, statuses)
+	dgst, err := img.Digest()
+	require.NoError(t, err)
+	records, err := c.ImageService().List(ctx, "target.digest=="+dgst.String())
+	require.NoError(t, err)
+	require.Empty(t, records)
+	work, err := filepath.Glob(ctd.Root() + "/io.containerd.snapshotter.v1.overlayfs/headstart-staging/work-*/[0-9]*")
+	require.NoError(t, err)
+	require.Empty(t, work)
+}
