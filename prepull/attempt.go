@@ -44,7 +44,7 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 		if err == nil {
 			log.Info("image is there", "state", status.State, "digest", status.Digest, "engine", status.Engine,
 				"fetchedBytes", status.FetchedBytes, "attempt", status.Attempts,
-				"duration", status.Finished.Sub(status.Started).Round(time.Millisecond).String())
+				"duration", status.Finished.Sub(status.Started).Round(time.Millisecond).String(), "stages", stages(status.Stages))
 			return
 		}
 		if ctx.Err() != nil {
@@ -122,6 +122,15 @@ func (p *Puller) sweep(ctx context.Context, pinned []string) {
 	if err := p.cfg.Store.Sweep(ctx, pinned); err != nil {
 		p.cfg.Log.V(1).Info("pins are not swept", "reason", oneLine(err))
 	}
+}
+
+// stages renders where a pull's time went, for a journal.
+func stages(all []Stage) string {
+	parts := make([]string, 0, len(all))
+	for _, s := range all {
+		parts = append(parts, s.Name+"="+s.Duration.Round(time.Millisecond).String())
+	}
+	return strings.Join(parts, " ")
 }
 
 // oneLine renders an error for a status or a journal.

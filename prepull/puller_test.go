@@ -251,7 +251,7 @@ func TestPinsOfEarlierRunsEndWhenNobodyWantsThem(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, [][]string{nil}, store.sweeps, "at the start nobody knows yet what policies want")
 		require.Contains(t, store.pins, "docker.io/library/gone:latest")
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		synctest.Wait()
 		require.Len(t, store.sweeps, 3)
 		require.Equal(t, []string{"docker.io/library/a:latest"}, store.sweeps[2])

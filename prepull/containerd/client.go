@@ -28,7 +28,7 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 	fetched := &fetchedResolver{
 		source: p.source, image: p.resolved, client: p.node.registry, progress: p.progress,
 		options: registry.ReadOptions{Rank: tokens.Rank{Priority: p.image.Priority}},
-		room: p.node.roomFor,
+		room:    p.node.roomFor,
 	}
 	_, err := p.node.client.Pull(
 		ctx, p.name,

@@ -6,6 +6,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,15 +92,7 @@ var _ prepull.Store = (*Store)(nil)
 
 // New checks the config and makes no call: containerd need not be there yet.
 func New(cfg Config) (*Store, error) {
-	if cfg.Address == "" {
-		cfg.Address = DefaultAddress
-	}
-	if cfg.Namespace == "" {
-		cfg.Namespace = DefaultNamespace
-	}
-	if cfg.Snapshotter == "" {
-		cfg.Snapshotter = AutoSnapshotter
-	}
+	cfg.setDefaults()
 	cfg.Address = strings.TrimPrefix(cfg.Address, "unix://")
 	if !strings.HasPrefix(cfg.Address, "/") {
 		return nil, fmt.Errorf("containerd address %q: want the absolute path of its socket, such as %s", cfg.Address, DefaultAddress)
@@ -113,20 +106,25 @@ func New(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("%d concurrent downloads of %d bytes: want 0 or more of 0 (auto) or at least %d bytes",
 			cfg.MaxConcurrentDownloads, cfg.ChunkSize, minChunk)
 	}
-	if cfg.PinOwner == "" {
-		cfg.PinOwner = OwnerAgent
-	}
 	if !isOwner(cfg.PinOwner) {
 		return nil, fmt.Errorf("pin owner %q: want %s or %s", cfg.PinOwner, OwnerAgent, OwnerCommand)
-	}
-	if cfg.MinFreeBytes == 0 && cfg.MinFreePercent == 0 {
-		cfg.MinFreePercent = DefaultMinFreePercent
 	}
 	engines, err := chooseEngines(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return &Store{cfg: cfg, engines: engines}, nil
+}
+
+// setDefaults fills what is left empty, but for the sizes: those are the registry client's to choose.
+func (cfg *Config) setDefaults() {
+	cfg.Address = cmp.Or(cfg.Address, DefaultAddress)
+	cfg.Namespace = cmp.Or(cfg.Namespace, DefaultNamespace)
+	cfg.Snapshotter = cmp.Or(cfg.Snapshotter, AutoSnapshotter)
+	cfg.PinOwner = cmp.Or(cfg.PinOwner, OwnerAgent)
+	if cfg.MinFreeBytes == 0 && cfg.MinFreePercent == 0 {
+		cfg.MinFreePercent = DefaultMinFreePercent
+	}
 }
 
 // chooseEngines returns the named engines, or all in the order of their speed.

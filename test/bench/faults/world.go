@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/image-spec/identity"
 
 	"headstart.dev/test/testenv"
@@ -135,7 +136,7 @@ func (w *world) agent(ctx context.Context) *exec.Cmd {
 	if err != nil {
 		self = os.Args[0]
 	}
-	cmd := exec.CommandContext(ctx, self, "-worker", "-address", w.ctd.Address(), w.ref)
+	cmd := exec.CommandContext(ctx, self, "-worker", "-address", w.ctd.Address(), w.ref) //nolint:gosec // this program itself
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -212,8 +213,11 @@ func (w *world) remove(ctx context.Context) error {
 	defer func() { _ = c.Close() }()
 	ctx = namespaces.WithNamespace(ctx, "k8s.io")
 	img, err := c.ImageService().Get(ctx, w.ref)
+	if errdefs.IsNotFound(err) {
+		return nil // the pull has failed, which is reported
+	}
 	if err != nil {
-		return nil //nolint:nilerr // the pull has failed, which is reported
+		return err
 	}
 	all, err := c.ImageService().List(ctx, "target.digest=="+img.Target.Digest.String())
 	if err != nil {
