@@ -20,6 +20,8 @@ type fault struct {
 	// proxy breaks answers for layers, or for manifests.
 	proxy     []faultproxy.Fault
 	manifests bool
+	// bandwidth is what all connections bring together, in bytes a second; 0 is no limit.
+	bandwidth int64
 	// run pulls the image, and breaks what is not the registry; nil is one undisturbed agent.
 	run func(context.Context, *world) error
 }
@@ -53,10 +55,13 @@ func faults() []fault {
 		{name: "corrupt bytes", bar: oneLayer, proxy: []faultproxy.Fault{{Times: 1, After: 1000, Corrupt: true}}},
 		{name: "the registry is away for 3 s", bar: ranges(16), run: registryAway},
 		{name: "containerd is killed and comes back", bar: oneLayer, run: containerdKilled},
-		{name: "SIGKILL of the agent at 25%", bar: oneLayer, run: killedAt(0.25)},
-		{name: "SIGKILL of the agent at 50%", bar: oneLayer, run: killedAt(0.5)},
-		{name: "SIGKILL of the agent at 75%", bar: oneLayer, run: killedAt(0.75)},
-		{name: "SIGKILL of the agent at 95%", bar: oneLayer, run: killedAt(0.95)},
+		{name: "SIGKILL at 25%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.25)},
+		{name: "SIGKILL at 50%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.5)},
+		{name: "SIGKILL at 75%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.75)},
+		{name: "SIGKILL at 95%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.95)},
+		// Where the network is faster than the unpacking, what was read ahead (up to 128 MiB) dies with the agent as well.
+		{name: "SIGKILL at 50%, fast network", bar: oneLayer, run: killedAt(0.5)},
+		{name: "SIGKILL at 95%, fast network", bar: oneLayer, run: killedAt(0.95)},
 		{name: "power loss at 75%", bar: allOfIt, run: powerLoss},
 	}
 }

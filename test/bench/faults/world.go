@@ -116,6 +116,8 @@ func (w *world) measure(ctx context.Context, f fault) (r result, err error) {
 		defer w.registry.Proxy.Inject(broken)()
 	}
 	defer w.registry.Proxy.Inject(faultproxy.Fault{Match: w.isLayer, BytesPerSecond: connectionRate})()
+	w.registry.Proxy.SetBandwidth(f.bandwidth)
+	defer w.registry.Proxy.SetBandwidth(0)
 	w.registry.Proxy.ResetCounts()
 	began := time.Now()
 	run := f.run
