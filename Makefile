@@ -10,7 +10,7 @@ RESULTS := out/test
 # run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
 run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
 
-.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz clean bench-probes bench-pull bench-faults bench-readiness bench-gates bench-learn
+.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz clean bench-probes bench-pull bench-faults bench-inflate bench-readiness bench-gates bench-learn
 
 help: ## this text
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -88,6 +88,9 @@ bench-pull: deps ## pulls beside the CRI, ctr, containerd's Transfer service and
 
 bench-faults: deps ## break a pull in every way and print how many bytes came twice, beside the bars (root)
 	go run ./test/bench/faults
+
+bench-inflate: ## ways to inflate a layer of 2 GiB, and its spans on all cores beside one stream (libisal-dev, isal and pigz add theirs)
+	go test $$(test ! -e /usr/include/isa-l.h || echo -tags isal) -run '^$$' -bench . -benchtime 3x -timeout 20m ./prepull/containerd/internal/inflate
 
 bench-readiness: build ## how fast nodes are released, beside the writers taking the taint off themselves
 	go run ./test/bench/readiness -controller bin/headstart-controller

@@ -3,6 +3,13 @@
 // a copy through a ring. Here the loop works on whole buffers: 64 bits of input at once, two table look-ups a match, and a
 // window that lies in the output buffer.
 //
+// What was measured (make bench-inflate, a layer of 570 MiB that inflates to 2161, two busy cores): Go's own 439 MB/s,
+// klauspost's 562, an unpigz child 115, an igzip child 931, this 862, ISA-L 1391. So this is what an agent without cgo
+// has, and package isal what one with cgo can have. The spans of the layer, inflated on both cores from checkpoints as
+// a zTOC has them, came 1.65 times as fast as one stream, 1.5 times with the digest in order behind, but 1.16 times with the
+// files written as well, because the cores are then busy either way: not worth the index. libdeflate wants a whole
+// layer in memory.
+//
 // It checks all that a decoder must: codes, distances, checksum and length. It is not safe for concurrent use. Start from
 // NewReader.
 package inflate
@@ -93,25 +100,28 @@ func (r *Reader) Read(p []byte) (int, error) {
 func (r *Reader) step() {
 	r.slide()
 	for r.err == nil && r.filled < windowSize+outputSize {
-		var err error
-		switch r.state {
-		case inHeader:
-			err = r.header()
-		case inBlockHeader:
-			err = r.blockHeader()
-		case inStored:
-			err = r.copyStored()
-		case inCodes:
-			err = r.codes()
-		case inTrailer:
-			r.checksum()
-			err = r.trailer()
-		case atEnd:
-			err = io.EOF
-		}
-		r.err = err
+		r.err = r.decode()
 	}
 	r.checksum()
+}
+
+// decode goes on with whatever comes next in the stream.
+func (r *Reader) decode() error {
+	switch r.state {
+	case inHeader:
+		return r.header()
+	case inBlockHeader:
+		return r.blockHeader()
+	case inStored:
+		return r.copyStored()
+	case inCodes:
+		return r.codes()
+	case inTrailer:
+		r.checksum()
+		return r.trailer()
+	default:
+		return io.EOF
+	}
 }
 
 // slide makes room in the output: the window stays, all before it has been handed out.

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/stretchr/testify/require"
 
 	"headstart.dev/prepull/containerd/internal/inflate"
@@ -151,30 +149,4 @@ func FuzzReader(f *testing.F) {
 			require.True(t, bytes.Equal(want, got))
 		}
 	})
-}
-
-// BenchmarkGzip compares the readers on the layer that LAYER names.
-func BenchmarkGzip(b *testing.B) {
-	packed := compress(b, 6, samples()["text"])
-	if path := os.Getenv("LAYER"); path != "" {
-		var err error
-		packed, err = os.ReadFile(path)
-		require.NoError(b, err)
-	}
-	for name, open := range map[string]func(io.Reader) (io.Reader, error){
-		"std":       func(r io.Reader) (io.Reader, error) { return stdgzip.NewReader(r) },
-		"klauspost": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
-		"ours":      func(r io.Reader) (io.Reader, error) { return inflate.NewReader(r), nil },
-	} {
-		b.Run(name, func(b *testing.B) {
-			buffer := make([]byte, 256<<10)
-			for b.Loop() {
-				r, err := open(bytes.NewReader(packed))
-				require.NoError(b, err)
-				n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, buffer)
-				require.NoError(b, err)
-				b.SetBytes(n)
-			}
-		})
-	}
 }

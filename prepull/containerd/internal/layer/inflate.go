@@ -9,8 +9,6 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"headstart.dev/prepull/containerd/internal/inflate"
 )
 
 // maxZstdWindow is what a zstd layer may ask for in memory.
@@ -30,7 +28,7 @@ func decompress(mediaType string, in io.Reader, out io.Writer) error {
 	switch {
 	case mediaType == ocispec.MediaTypeImageLayer:
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 0x08}):
-		tarStream = inflate.NewReader(buffered)
+		tarStream = newGzipReader(buffered)
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}):
 		decoder, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {
