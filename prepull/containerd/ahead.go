@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,12 +75,12 @@ func (e *directEngine) stageAhead(ctx context.Context, p *pull) error {
 	}
 	p.progress.engine(e.name())
 	group, ctx := errgroup.WithContext(ctx)
-	chains := identity.ChainIDs(append(p.resolved.DiffIDs[:0:0], p.resolved.DiffIDs...))
-	for i := len(chains) - 1; i >= 0; i-- {
-		if p.node.committed[chains[i].String()] {
+	chains := identity.ChainIDs(slices.Clone(p.resolved.DiffIDs))
+	for i, chain := range slices.Backward(chains) {
+		if p.node.committed[chain.String()] {
 			break // and with it all below
 		}
-		one := part{index: i, chain: chains[i].String(), key: chains[i].Encoded()}
+		one := part{index: i, chain: chain.String(), key: chain.Encoded()}
 		if i > 0 {
 			one.parent = chains[i-1].String()
 		}

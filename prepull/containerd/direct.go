@@ -172,6 +172,10 @@ func (e *directEngine) stage(ctx context.Context, p *pull, one part) error {
 			p.progress.done(size)
 			return nil
 		}
+		// Another image may have brought it, and had it committed, since this one looked what is missing.
+		if there, err := p.node.hasSnapshot(ctx, one.chain); there || err != nil {
+			return err
+		}
 		rank := tokens.Rank{Priority: p.image.Priority, Cost: size}
 		if there, err := e.begin(ctx, p, one, rank); there || err != nil {
 			return err

@@ -66,12 +66,20 @@ func (e *directEngine) begin(ctx context.Context, p *pull, one part, rank tokens
 			return false, ctx.Err()
 		case <-timer.C:
 		}
-		_, err = p.node.client.SnapshotService(p.node.found.Snapshotter).Stat(ctx, one.chain)
-		if err == nil {
-			return true, nil
-		}
-		if !errdefs.IsNotFound(err) {
-			return false, fmt.Errorf("look for the snapshot %s: %w", one.chain, err)
+		if there, err := p.node.hasSnapshot(ctx, one.chain); there || err != nil {
+			return there, err
 		}
 	}
+}
+
+// hasSnapshot reports whether a layer and all below it are there, whoever brought them.
+func (n *node) hasSnapshot(ctx context.Context, chain string) (bool, error) {
+	if n.client == nil {
+		return n.committed[chain], nil
+	}
+	_, err := n.client.SnapshotService(n.found.Snapshotter).Stat(ctx, chain)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return false, fmt.Errorf("look for the snapshot %s: %w", chain, err)
+	}
+	return err == nil, nil
 }
