@@ -3,6 +3,7 @@ package pull_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func TestSharedLayersComeOnce(t *testing.T) {
 	var wanted []prepull.Image
 	unique := map[string]int64{}
 	for i := range 6 {
-		spec := images.Spec{Layers: append(base[:len(base):len(base)], images.Sized(fmt.Sprintf("shared-%d", i), mib, mib/2).Layers...)}
+		spec := images.Spec{Layers: append(slices.Clip(base), images.Sized(fmt.Sprintf("shared-%d", i), mib, mib/2).Layers...)}
 		img, err := images.Build(t.Context(), spec)
 		require.NoError(t, err)
 		ref, _, err := reg.Push(t.Context(), fmt.Sprintf("shared/app%d:v1", i), img)

@@ -2,6 +2,7 @@ package inflate
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -36,7 +37,7 @@ func Checkpoints(source io.Reader, every int64) (all []Checkpoint, size int64, e
 		}
 		r.checksum()
 	}
-	if r.err != io.EOF {
+	if !errors.Is(r.err, io.EOF) {
 		err = r.err
 	}
 	return all, slid + int64(r.filled), err
