@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -32,8 +33,12 @@ const (
 type ContainerdConfig struct {
 	// Registry is reachable by its Host() as plain HTTP; nil for none. More can be added in CertsDir.
 	Registry *Registry
-	// Snapshotter of the CRI; empty means overlayfs.
+	// Release of containerd; empty means the newest.
+	Release ContainerdRelease
+	// Snapshotter of the CRI; empty means overlayfs, or soci where SOCI is set.
 	Snapshotter string
+	// SOCI runs the SOCI snapshotter beside containerd; nil for none.
+	SOCI *SOCIConfig
 	// KeepLayers keeps layers' blobs after they are unpacked. An EKS node discards them, and so does this one without it.
 	KeepLayers bool
 	// ExtraConfig is TOML that is appended to the configuration: new tables only.
@@ -46,12 +51,14 @@ type ContainerdConfig struct {
 
 // Containerd is a private containerd with the CRI: own root, state, socket and CNI configuration folder (empty at start).
 type Containerd struct {
-	cfg    ContainerdConfig
-	work   *workspace.Workspace
-	binDir string
+	cfg     ContainerdConfig
+	release release
+	work    *workspace.Workspace
+	binDir  string
 
 	mu     sync.Mutex
 	server *process.Process
+	soci   *process.Process // nil without the SOCI snapshotter
 }
 
 // StartContainerd starts a containerd that is stopped, with all that it runs, when the test ends. It skips without root.
@@ -72,13 +79,21 @@ func NewContainerd(ctx context.Context, cfg ContainerdConfig) (*Containerd, erro
 	if cfg.Progress == nil {
 		cfg.Progress = os.Stderr
 	}
-	if cfg.Snapshotter == "" {
+	release, known := releases[cfg.Release]
+	if !known {
+		return nil, fmt.Errorf("start containerd: no release %q", cfg.Release)
+	}
+	switch {
+	case cfg.Snapshotter != "":
+	case cfg.SOCI != nil:
+		cfg.Snapshotter = sociSnapshotter
+	default:
 		cfg.Snapshotter = "overlayfs"
 	}
 	if err := ensurePackages(ctx, cfg.Progress); err != nil {
 		return nil, err
 	}
-	binDir, err := binaries.Ensure(ctx, cfg.Progress, binaries.Containerd, binaries.Shim)
+	binDir, err := release.ensure(ctx, cfg.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +101,14 @@ func NewContainerd(ctx context.Context, cfg ContainerdConfig) (*Containerd, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &Containerd{cfg: cfg, work: work, binDir: binDir}
+	c := &Containerd{cfg: cfg, release: release, work: work, binDir: binDir}
 	if err := c.prepare(); err != nil {
 		return nil, errors.Join(err, c.Stop())
+	}
+	if cfg.SOCI != nil {
+		if err := c.RestartSOCI(ctx); err != nil {
+			return nil, errors.Join(err, c.Stop())
+		}
 	}
 	if err := c.Restart(ctx); err != nil {
 		return nil, errors.Join(err, c.Stop())
@@ -104,6 +124,9 @@ func (c *Containerd) Address() string { return c.work.Path("containerd.sock") }
 
 // Root is the folder of persistent data: content, snapshots, metadata.
 func (c *Containerd) Root() string { return c.work.Path("root") }
+
+// Snapshotter is the one that the CRI uses.
+func (c *Containerd) Snapshotter() string { return c.cfg.Snapshotter }
 
 // CNIConfDir is where containerd looks for network configurations. It is empty until somebody writes one: see WriteCNI.
 func (c *Containerd) CNIConfDir() string { return c.work.Path("cni") }
@@ -163,28 +186,34 @@ func (c *Containerd) Client() (*containerd.Client, error) {
 func (c *Containerd) Stop() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var err error
-	if c.server != nil {
-		err = c.server.Stop()
+	var errs []error
+	for _, server := range c.running() {
+		errs = append(errs, server.Stop())
 	}
-	return errors.Join(err, c.work.Close())
+	return errors.Join(append(errs, c.work.Close())...)
 }
 
 func (c *Containerd) processes() []*process.Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.server == nil {
-		return nil
-	}
-	return []*process.Process{c.server}
+	return c.running()
 }
 
-// ensurePackages installs the Debian packages that containers need when they are missing, and names them in one line when it
-// may not.
-func ensurePackages(ctx context.Context, progress io.Writer) error {
-	_, runcErr := exec.LookPath("runc")
-	_, cniErr := os.Stat(filepath.Join(cniBinDir, "bridge"))
-	if runcErr == nil && cniErr == nil {
+// running returns the servers that were started, containerd first. The caller holds mu.
+func (c *Containerd) running() []*process.Process {
+	return slices.DeleteFunc([]*process.Process{c.server, c.soci}, func(p *process.Process) bool { return p == nil })
+}
+
+// ensurePackages installs the Debian packages that containers need, and those that have the given files, when they are
+// missing, and names them in one line when it may not.
+func ensurePackages(ctx context.Context, progress io.Writer, files ...string) error {
+	_, err := exec.LookPath("runc")
+	for _, file := range append(files, filepath.Join(cniBinDir, "bridge")) {
+		if _, missing := os.Stat(file); err == nil {
+			err = missing
+		}
+	}
+	if err == nil {
 		return nil
 	}
 	root, err := binaries.ModuleRoot()

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/template"
 
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	containerd "github.com/containerd/containerd/v2/client"
@@ -20,47 +19,6 @@ import (
 
 	"headstart.dev/test/testenv/images"
 )
-
-// containerdTemplate is containerd's configuration. restrict_oom_score_adj: containers must start on machines without
-// CAP_SYS_RESOURCE. netns_mounts_under_state_dir and runc's Root: nothing may lie outside the workspace. The
-// disabled plugins have sockets or devices outside it.
-var containerdTemplate = template.Must(template.New("containerd").Parse(`version = 3
-root = '{{.Dir}}/root'
-state = '{{.Dir}}/state'
-disabled_plugins = [
-  'io.containerd.nri.v1.nri', 'io.containerd.snapshotter.v1.btrfs', 'io.containerd.snapshotter.v1.zfs',
-  'io.containerd.snapshotter.v1.devmapper', 'io.containerd.snapshotter.v1.blockfile', 'io.containerd.snapshotter.v1.erofs',
-  'io.containerd.tracing.processor.v1.otlp',
-]
-
-[grpc]
-address = '{{.Dir}}/containerd.sock'
-
-[plugins.'io.containerd.internal.v1.opt']
-path = '{{.Dir}}/opt'
-
-[plugins.'io.containerd.cri.v1.images']
-snapshotter = '{{.Snapshotter}}'
-discard_unpacked_layers = {{.Discard}}
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = '{{.Pause}}'
-[plugins.'io.containerd.cri.v1.images'.registry]
-config_path = '{{.Dir}}/certs.d'
-
-[plugins.'io.containerd.cri.v1.runtime']
-restrict_oom_score_adj = true
-netns_mounts_under_state_dir = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-bin_dirs = ['{{.CNIBinDir}}']
-conf_dir = '{{.Dir}}/cni'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-runtime_type = 'io.containerd.runc.v2'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-BinaryName = 'runc'
-Root = '{{.Dir}}/runc'
-SystemdCgroup = false
-{{.Extra}}
-`))
 
 const hostsTOML = `server = "http://%[1]s"
 
@@ -81,9 +39,9 @@ func (c *Containerd) prepare() error {
 		}
 	}
 	var config strings.Builder
-	err := containerdTemplate.Execute(&config, map[string]any{
+	err := c.release.config.Execute(&config, map[string]any{
 		"Dir": c.work.Path(), "Snapshotter": c.cfg.Snapshotter, "Pause": pauseImage, "CNIBinDir": cniBinDir, "Extra": c.cfg.ExtraConfig,
-		"Discard": !c.cfg.KeepLayers,
+		"Discard": !c.cfg.KeepLayers, "SOCI": c.cfg.SOCI != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("write containerd's configuration: %w", err)

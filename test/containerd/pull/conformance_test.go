@@ -14,16 +14,22 @@ import (
 	"headstart.dev/test/testenv"
 )
 
-// TestEngines runs one suite for every engine. What the CRI itself leaves behind is the measure.
+// TestEngines runs one suite for every engine on every containerd. What the CRI of the same containerd itself leaves behind
+// is the measure.
 func TestEngines(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
 	img := zoo(t, program(t))
 	ref, dgst, err := reg.Push(t.Context(), "zoo/app:v1", img)
 	require.NoError(t, err)
 
-	for mode, keep := range map[string]bool{"discarding layers": false, "keeping layers": true} {
-		t.Run(mode, func(t *testing.T) {
-			cfg := testenv.ContainerdConfig{Registry: reg, KeepLayers: keep}
+	for name, cfg := range map[string]testenv.ContainerdConfig{
+		"discarding layers":                 {Registry: reg},
+		"keeping layers":                    {Registry: reg, KeepLayers: true},
+		"containerd 2.2":                    {Registry: reg, Release: testenv.Containerd22},
+		"containerd 1.7":                    {Registry: reg, Release: testenv.Containerd17},
+		"containerd 1.7 and keeping layers": {Registry: reg, Release: testenv.Containerd17, KeepLayers: true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			reference := testenv.StartContainerd(t, cfg)
 			imageService, _ := cri(t, reference)
 			_, err = imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: ref}})

@@ -32,8 +32,6 @@ import (
 	"headstart.dev/test/testenv/treehash"
 )
 
-const snapshotter = "overlayfs"
-
 // newStore opens a Store for a containerd with the named engines, all of them when there are none.
 func newStore(t *testing.T, ctd *testenv.Containerd, change func(*containerd.Config), engines ...string) *containerd.Store {
 	t.Helper()
@@ -104,20 +102,19 @@ func stateOf(t *testing.T, ctd *testenv.Containerd, ref string) state {
 	require.Contains(t, s.Blobs, config.Digest.String())
 	diffs, err := img.RootFS(ctx)
 	require.NoError(t, err)
-	service := c.SnapshotService(snapshotter)
+	service := c.SnapshotService(ctd.Snapshotter())
 	for _, chain := range identity.ChainIDs(slices.Clone(diffs)) {
 		info, err := service.Stat(ctx, chain.String())
 		require.NoError(t, err)
 		require.Equal(t, snapshots.KindCommitted, info.Kind)
 		s.Snapshots[info.Name] = info.Parent
 	}
-	s.Tree = treeOf(ctx, t, c, identity.ChainID(diffs).String())
+	s.Tree = treeOf(ctx, t, service, identity.ChainID(diffs).String())
 	return s
 }
 
-func treeOf(ctx context.Context, t *testing.T, c *client.Client, chain string) []string {
+func treeOf(ctx context.Context, t *testing.T, service snapshots.Snapshotter, chain string) []string {
 	t.Helper()
-	service := c.SnapshotService(snapshotter)
 	key := "view-" + t.Name()
 	mounts, err := service.View(ctx, key, chain)
 	require.NoError(t, err)

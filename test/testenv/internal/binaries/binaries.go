@@ -38,21 +38,8 @@ const (
 	Registry          = "registry"
 )
 
-// mainPackages maps each server to its main package in the module test/tools.
-var mainPackages = map[string]string{
-	Etcd:              "go.etcd.io/etcd/server/v3",
-	APIServer:         "k8s.io/kubernetes/cmd/kube-apiserver",
-	Scheduler:         "k8s.io/kubernetes/cmd/kube-scheduler",
-	ControllerManager: "k8s.io/kubernetes/cmd/kube-controller-manager",
-	Kubelet:           "k8s.io/kubernetes/cmd/kubelet",
-	Containerd:        "github.com/containerd/containerd/v2/cmd/containerd",
-	Shim:              "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
-	Ctr:               "github.com/containerd/containerd/v2/cmd/ctr",
-	Registry:          "github.com/distribution/distribution/v3/cmd/registry",
-}
-
-// All returns the names of every server, sorted.
-func All() []string { return slices.Sorted(maps.Keys(mainPackages)) }
+// All returns the names of every server of the main module, sorted.
+func All() []string { return slices.Sorted(maps.Keys(mainModule.packages)) }
 
 // buildFlags are the flags of every build. -s -w halves the link time and the size; the version is what kubectl, the
 // kubelet and feature negotiation read.
@@ -64,19 +51,23 @@ func buildFlags() []string {
 		pkg, kubernetesVersion, pkg, major, pkg, minor)}
 }
 
-// Ensure returns the folder that holds the named servers, building those that are missing. It blocks while another
-// process builds. Progress goes to progress, one line at a time, and only when something is built.
+// Ensure returns the folder that holds the named servers of the main module, building those that are missing. It blocks
+// while another process builds. Progress goes to progress, one line at a time, and only when something is built.
 func Ensure(ctx context.Context, progress io.Writer, names ...string) (string, error) {
+	return mainModule.ensure(ctx, progress, names...)
+}
+
+func (m Module) ensure(ctx context.Context, progress io.Writer, names ...string) (string, error) {
 	for _, name := range names {
-		if mainPackages[name] == "" {
-			return "", fmt.Errorf("build server %q: not one of %s", name, strings.Join(All(), ", "))
+		if m.packages[name] == "" {
+			return "", fmt.Errorf("build server %q: not one of %s", name, strings.Join(slices.Sorted(maps.Keys(m.packages)), ", "))
 		}
 	}
-	module, err := toolsModule()
+	source, err := m.source()
 	if err != nil {
 		return "", err
 	}
-	dir, err := cacheDir(module)
+	dir, err := cacheDir(source)
 	if err != nil {
 		return "", err
 	}
@@ -92,7 +83,7 @@ func Ensure(ctx context.Context, progress io.Writer, names ...string) (string, e
 	}
 	defer unlock()
 	if left := missing(dir, names); len(left) > 0 {
-		if err := build(ctx, progress, module, dir, left); err != nil {
+		if err := m.build(ctx, progress, source, dir, left); err != nil {
 			return "", err
 		}
 	}
@@ -146,14 +137,6 @@ func ModuleRoot() (string, error) {
 		}
 		dir = parent
 	}
-}
-
-func toolsModule() (string, error) {
-	root, err := ModuleRoot()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(root, "test", "tools"), nil
 }
 
 // lock takes an exclusive lock on path and returns what releases it. The kernel releases it when the process dies.

@@ -20,7 +20,7 @@ import (
 const progressPeriod = 15 * time.Second
 
 // build compiles the named servers with one go command, so that what they share is loaded once, and moves each into dir.
-func build(ctx context.Context, progress io.Writer, module, dir string, names []string) error {
+func (m Module) build(ctx context.Context, progress io.Writer, source, dir string, names []string) error {
 	out, err := os.MkdirTemp(dir, ".build-")
 	if err != nil {
 		return fmt.Errorf("make a folder to build in: %w", err)
@@ -31,11 +31,11 @@ func build(ctx context.Context, progress io.Writer, module, dir string, names []
 	fmt.Fprintf(progress, "testenv: building %d servers from source, once: %s\n", len(names), strings.Join(names, ", "))
 	args := append([]string{"build", "-v", "-o", out + "/"}, buildFlags()...)
 	for _, name := range names {
-		args = append(args, mainPackages[name])
+		args = append(args, m.packages[name])
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
+	cmd.Dir = source
+	cmd.Env = append(os.Environ(), m.environ()...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return fmt.Errorf("build servers: %w", err)
@@ -53,12 +53,21 @@ func build(ctx context.Context, progress io.Writer, module, dir string, names []
 		return fmt.Errorf("build servers %s: %w\n%s", strings.Join(names, ", "), err, messages)
 	}
 	for _, name := range names {
-		if err := os.Rename(filepath.Join(out, builtName(mainPackages[name])), filepath.Join(dir, name)); err != nil {
+		if err := os.Rename(filepath.Join(out, builtName(m.packages[name])), filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("keep server %q: %w", name, err)
 		}
 	}
 	fmt.Fprintf(progress, "testenv: built %d servers in %.0f s\n", len(names), time.Since(start).Seconds())
 	return nil
+}
+
+// environ is what a build must not take from its surroundings.
+func (m Module) environ() []string {
+	cgo := "0"
+	if m.cgo {
+		cgo = "1"
+	}
+	return []string{"CGO_ENABLED=" + cgo, "GOWORK=off", "GOFLAGS="}
 }
 
 // builtName is the file name that "go build" gives to a main package: the last path element that is no version.
