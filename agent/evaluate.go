@@ -28,7 +28,7 @@ func here(s prepull.State) bool { return s == prepull.StateWarm || s == prepull.
 // with every byte.
 func evaluateImages(images []prepull.ImageStatus) nodestatus.Condition {
 	out := nodestatus.Condition{Type: readiness.ConditionImagesReady, Status: corev1.ConditionFalse}
-	required, arrived := 0, 0
+	required, arrived, lazy := 0, 0, 0
 	trouble, failed := "", false
 	for _, image := range byPriority(images) {
 		if !image.Required {
@@ -37,6 +37,9 @@ func evaluateImages(images []prepull.ImageStatus) nodestatus.Condition {
 		required++
 		if here(image.State) {
 			arrived++
+			if image.State == prepull.StateLazy {
+				lazy++
+			}
 			continue
 		}
 		if image.Error != "" && (trouble == "" || image.State == prepull.StateFailed && !failed) {
@@ -55,7 +58,11 @@ func evaluateImages(images []prepull.ImageStatus) nodestatus.Condition {
 	default:
 		out.Reason = ReasonImagesPull
 	}
-	out.Message = oneMessage(fmt.Sprintf("%d of %d required images are here%s", arrived, required, trouble))
+	lazily := ""
+	if lazy > 0 {
+		lazily = fmt.Sprintf(", %d of them lazily", lazy)
+	}
+	out.Message = oneMessage(fmt.Sprintf("%d of %d required images are here%s%s", arrived, required, lazily, trouble))
 	return out
 }
 

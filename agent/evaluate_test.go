@@ -42,7 +42,7 @@ func TestEvaluateImages(t *testing.T) {
 		},
 		"a lazy one counts": {
 			[]prepull.ImageStatus{image("a", 1, true, prepull.StateLazy, ""), image("b", 1, true, prepull.StateWarm, "")},
-			corev1.ConditionTrue, ReasonImagesReady, "2 of 2",
+			corev1.ConditionTrue, ReasonImagesReady, "2 of 2 required images are here, 1 of them lazily",
 		},
 		"one that is not required may fail": {
 			[]prepull.ImageStatus{image("a", 1, true, prepull.StateWarm, ""), image("b", 1, false, prepull.StateFailed, "not found")},

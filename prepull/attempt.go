@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/go-logr/logr"
 )
 
 // The wait before a retry is drawn evenly from [0, min(retryCap, retryBase<<n)]: full jitter, so that the nodes of a
@@ -40,11 +42,12 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 				s.Started = time.Now()
 			}
 		})
-		status, err := p.attempt(ctx, pl)
+		status, follow, err := p.attempt(ctx, pl)
 		if err == nil {
 			log.Info("image is there", "state", status.State, "digest", status.Digest, "engine", status.Engine,
 				"fetchedBytes", status.FetchedBytes, "attempt", status.Attempts,
 				"duration", status.Finished.Sub(status.Started).Round(time.Millisecond).String(), "stages", stages(status.Stages))
+			p.follow(ctx, pl, follow, log)
 			return
 		}
 		if ctx.Err() != nil {
@@ -73,14 +76,34 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 	}
 }
 
+// follower watches what a lazy image fetches in the background.
+type follower func(ctx context.Context, report func(Progress)) error
+
+// follow tells of a lazy image's bytes until all have come. The image stays lazy: see package soci.
+func (p *Puller) follow(ctx context.Context, pl *pull, follow follower, log logr.Logger) {
+	if follow == nil {
+		return
+	}
+	began := time.Now()
+	err := follow(ctx, func(pr Progress) {
+		p.update(pl, func(s *ImageStatus) { s.FetchedBytes, s.DoneBytes = pr.FetchedBytes, pr.DoneBytes })
+	})
+	switch {
+	case err == nil:
+		log.Info("lazy image has been fetched in the background", "duration", time.Since(began).Round(time.Millisecond).String())
+	case ctx.Err() == nil:
+		log.Error(err, "lazy image is followed no longer")
+	}
+}
+
 // attempt runs the Store once and returns the status that it led to.
-func (p *Puller) attempt(ctx context.Context, pl *pull) (ImageStatus, error) {
+func (p *Puller) attempt(ctx context.Context, pl *pull) (ImageStatus, follower, error) {
 	p.mu.Lock()
 	img, fetchedBefore := pl.status.Image, pl.status.FetchedBytes
 	p.mu.Unlock()
 	var counted int64
 	apply := func(s *ImageStatus, pr Progress) {
-		s.Digest, s.Engine, s.Snapshotter = pr.Digest, pr.Engine, pr.Snapshotter
+		s.Digest, s.Engine, s.Snapshotter, s.PassedOver = pr.Digest, pr.Engine, pr.Snapshotter, pr.PassedOver
 		s.FetchedBytes, s.DoneBytes, s.TotalBytes = fetchedBefore+pr.FetchedBytes, pr.DoneBytes, pr.TotalBytes
 		p.metrics.bytes.Add(float64(max(0, pr.FetchedBytes-counted)))
 		counted = max(counted, pr.FetchedBytes)
@@ -103,7 +126,7 @@ func (p *Puller) attempt(ctx context.Context, pl *pull) (ImageStatus, error) {
 	if err == nil {
 		p.metrics.seconds.WithLabelValues(string(outcome(status))).Observe(status.Finished.Sub(status.Started).Seconds())
 	}
-	return status, err
+	return status, result.Follow, err
 }
 
 // release gives up the pin of an image that is wanted no longer.

@@ -43,11 +43,14 @@ type ImageStatus struct {
 	State  State  `json:"state"`
 	// Engine is the way it was pulled: direct, client, cri or lazy; "" when it was there already.
 	Engine string `json:"engine,omitempty"`
+	// PassedOver are the ways that could not be taken, and why.
+	PassedOver []PassedOver `json:"passedOver,omitempty"`
 	// Snapshotter is where it is unpacked.
 	Snapshotter string `json:"snapshotter,omitempty"`
 	// FetchedBytes counts compressed bytes that came over the network for this image, retries included.
 	FetchedBytes int64 `json:"fetchedBytes"`
-	// DoneBytes and TotalBytes are compressed layer bytes that are ready on this node, of all that the image has.
+	// DoneBytes and TotalBytes are compressed layer bytes that are ready on this node, of all that the image has. Of a
+	// lazy image they are equal once the background fetch has ended.
 	DoneBytes  int64 `json:"doneBytes"`
 	TotalBytes int64 `json:"totalBytes"`
 	// Attempts counts pulls that were begun.

@@ -166,11 +166,7 @@ func (p *Puller) SetImages(images []Image) {
 		case pl.status.Image == img:
 			continue
 		default:
-			moved := img.AtDigest != "" && img.AtDigest != pl.status.AtDigest && img.AtDigest != pl.status.Digest
-			whole := pl.status.Mode.Lazy() && !img.Mode.Lazy()
-			if (pl.status.Pin != img.Pin || moved || whole) && (pl.started || pl.status.State == StateFailed) {
-				// Only a new pull writes or drops a pin, which fetches nothing, or brings what the tag names now, or the whole
-				// of what could be lazy until now.
+			if (pl.started || pl.status.State == StateFailed) && pl.status.outdated(img) {
 				if pl.cancel != nil {
 					pl.cancel()
 				}
@@ -186,6 +182,13 @@ func (p *Puller) SetImages(images []Image) {
 	for _, pl := range changed {
 		p.observe(pl)
 	}
+}
+
+// outdated says whether only a new pull fulfils the wish: it writes or drops a pin, which fetches nothing, or brings what
+// the tag names now, or the whole of what could be lazy until now.
+func (s ImageStatus) outdated(img Image) bool {
+	moved := img.AtDigest != "" && img.AtDigest != s.AtDigest && img.AtDigest != s.Digest
+	return s.Pin != img.Pin || moved || s.Mode.Lazy() && !img.Mode.Lazy()
 }
 
 // Status returns every wanted image: highest priority first, then by name.

@@ -26,6 +26,7 @@ type memStore struct {
 	pulls    map[string]int
 	hang     map[string]bool
 	sweeps   [][]string
+	follow   func(ctx context.Context, report func(prepull.Progress)) error // of lazy images; nil: they come whole
 }
 
 func newMemStore() *memStore {
@@ -57,6 +58,10 @@ func (m *memStore) Pull(ctx context.Context, img prepull.Image, report func(prep
 	m.mu.Lock()
 	m.pins[name] = img.Pin
 	m.mu.Unlock()
+	if m.follow != nil && img.Mode.Lazy() {
+		pr.DoneBytes = 0
+		return prepull.Result{Progress: pr, Lazy: true, Follow: m.follow}, nil
+	}
 	return prepull.Result{Progress: pr}, nil
 }
 
@@ -179,6 +184,33 @@ func TestSetImagesPullsWholeWhatMayBeLazyNoLonger(t *testing.T) {
 		pullsAs(1, prepull.ModeLazy)
 		pullsAs(2, prepull.ModeLazy, prepull.ModeEager)
 		pullsAs(2, prepull.ModeAuto)
+	})
+}
+
+func TestPullerFollowsALazyImageToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		store.follow = func(ctx context.Context, report func(prepull.Progress)) error {
+			for done := range int64(11) {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(time.Second):
+				}
+				report(prepull.Progress{FetchedBytes: done, DoneBytes: done})
+			}
+			return nil
+		}
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a", Mode: prepull.ModeAuto}}})
+		defer stop()
+		statuses, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, prepull.StateLazy, statuses[0].State, "nobody waits for the background")
+		require.Zero(t, statuses[0].DoneBytes)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		require.Equal(t, int64(10), p.Status()[0].DoneBytes)
+		require.Equal(t, prepull.StateLazy, p.Status()[0].State, "what was fetched lies in a cache")
 	})
 }
 

@@ -35,6 +35,14 @@ type Progress struct {
 	FetchedBytes int64
 	// DoneBytes of TotalBytes are ready on the node.
 	DoneBytes, TotalBytes int64
+	// PassedOver are the faster or more fitting ways that could not be taken, and why.
+	PassedOver []PassedOver
+}
+
+// PassedOver is a way to pull an image that was not taken, or that failed.
+type PassedOver struct {
+	Engine string `json:"engine"`
+	Reason string `json:"reason"`
 }
 
 // Result is a finished pull.
@@ -42,6 +50,9 @@ type Result struct {
 	Progress
 	// Lazy says that a container can start, but that content still comes over the network.
 	Lazy bool
+	// Follow, of a lazy image, reports how the content comes in the background, and returns when all of it has come, or
+	// with the context. nil where nobody can tell.
+	Follow func(ctx context.Context, report func(Progress)) error
 	// Stages says where the time went, in the order in which the stages began.
 	Stages []Stage
 }

@@ -143,6 +143,8 @@ func (s *Store) discoverAhead(ctx context.Context) (found Discovery, root string
 	}
 	found.useSettings(settings, "configDump")
 	switch {
+	case found.Snapshotter != "overlayfs":
+		return found, "", fmt.Errorf("where the snapshotter %s has its files only containerd says", found.Snapshotter)
 	case settings.address != s.cfg.Address:
 		return found, "", fmt.Errorf("its config is that of a containerd at %s", settings.address)
 	case !filepath.IsAbs(settings.root):

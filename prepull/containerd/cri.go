@@ -9,8 +9,8 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// criEngine asks the CRI to pull, as the kubelet does: it works on every node, shares the CRI's limits and its
-// suppression of duplicates, and is the slowest. The CRI does not say how far it is: progress is read from its ingests,
+// criEngine asks the CRI to pull, at the endpoint that the kubelet uses: it works on every node, shares the CRI's limits and
+// its suppression of duplicates, and is the slowest. The CRI does not say how far it is: progress is read from its ingests,
 // and the bytes that it fetched are taken to be those of the layers that were missing.
 type criEngine struct {
 	credentials func(ctx context.Context, image, host string, fresh bool) (username, secret string, err error)
@@ -45,6 +45,17 @@ func (e criEngine) pull(ctx context.Context, p *pull) error {
 	if err := p.node.roomFor(missing); err != nil { // the CRI asks for none
 		return err
 	}
+	if err := e.ask(ctx, p, parts); err != nil {
+		return err
+	}
+	for _, one := range parts {
+		p.progress.fetched(p.resolved.Layers[one.index].Size)
+	}
+	return nil
+}
+
+// ask has the CRI pull, and follows what it fetches of the missing parts.
+func (e criEngine) ask(ctx context.Context, p *pull, parts []part) error {
 	request := &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: p.name}}
 	if e.credentials != nil {
 		username, secret, err := e.credentials(ctx, p.name, "", false)
@@ -64,14 +75,11 @@ func (e criEngine) pull(ctx context.Context, p *pull) error {
 		defer close(watched)
 		e.watch(watchCtx, p, parts)
 	}()
-	_, err = p.node.cri.PullImage(ctx, request)
+	_, err := p.node.images.PullImage(ctx, request)
 	stop()
 	<-watched
 	if err != nil {
 		return fmt.Errorf("ask the CRI to pull: %w", err)
-	}
-	for _, one := range parts {
-		p.progress.fetched(p.resolved.Layers[one.index].Size)
 	}
 	return nil
 }

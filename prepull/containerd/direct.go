@@ -45,8 +45,8 @@ func (e *directEngine) unfit(p *pull) string {
 	}
 	n := p.node
 	switch {
-	case n.found.Snapshotter != "overlayfs":
-		return "the snapshotter is not overlayfs"
+	case !n.found.overlay():
+		return "the snapshotter keeps its layers in another way than overlayfs"
 	case n.staging == nil:
 		return n.noStaging
 	case os.Geteuid() != 0:

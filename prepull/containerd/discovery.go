@@ -13,6 +13,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"headstart.dev/prepull/containerd/internal/registry"
+	"headstart.dev/prepull/soci"
 )
 
 // defaultHostDirs is what containerd 2.x uses when its config names none, and what an EKS node sets.
@@ -30,6 +31,9 @@ type Discovery struct {
 	SnapshotterRoot string `json:"snapshotterRoot,omitempty"`
 	// Capabilities of the snapshotter, such as rebase.
 	Capabilities []string `json:"capabilities,omitempty"`
+	// ImageEndpoint is the socket at which the CRI's image service is asked to pull: containerd's, or that of a snapshotter
+	// which serves it as well, as SOCI does to learn of the kubelet's credentials.
+	ImageEndpoint string `json:"imageEndpoint"`
 	// DiscardLayers says that the node does not keep layers' blobs once they are unpacked.
 	DiscardLayers bool `json:"discardLayers"`
 	// HostDirs are the folders with hosts.toml.
@@ -54,7 +58,16 @@ func (n *node) discover(ctx context.Context, snapshotter string) (Discovery, err
 		return Discovery{}, err
 	}
 	n.readSettings(ctx, &found, resp.Plugins)
+	if err := n.findImageService(ctx, &found, resp.Plugins); err != nil {
+		return Discovery{}, err
+	}
 	return found, nil
+}
+
+// overlay says whether layers are directories as overlayfs takes them, for whoever may write there. SOCI's snapshotter is
+// one of these for all that it does not mount itself.
+func (d Discovery) overlay() bool {
+	return d.Snapshotter == "overlayfs" || d.Snapshotter == soci.Snapshotter
 }
 
 func (d *Discovery) chooseSnapshotter(ctx context.Context, cri criapi.ImageServiceClient, all []*introspectionapi.Plugin, wanted string) error {

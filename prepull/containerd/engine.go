@@ -9,6 +9,7 @@ import (
 
 // Names of engines, as they appear in prepull.ImageStatus.
 const (
+	EngineLazy   = "lazy"
 	EngineDirect = "direct"
 	EngineClient = "client"
 	EngineCRI    = "cri"
@@ -45,4 +46,5 @@ type pull struct {
 	source   string // normalised, as it is fetched
 	resolved *registry.Image
 	progress *progress
+	lazy     []lazyLayer // known at the end
 }

@@ -25,8 +25,11 @@ const callTimeout = 20 * time.Second
 // node is a connection to containerd with what was found there.
 type node struct {
 	client    *client.Client
-	cri       criapi.ImageServiceClient
+	cri       criapi.ImageServiceClient // containerd's own
+	images    criapi.ImageServiceClient // the one that the kubelet pulls at, which may be a snapshotter's
+	proxy     *grpc.ClientConn          // to the snapshotter where it serves images; nil otherwise
 	namespace string
+	address   string // of containerd's socket
 	found     Discovery
 	registry  *registry.Client
 	keepFree  room
@@ -58,18 +61,21 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 	if !ok {
 		return nil, fmt.Errorf("connect to containerd at %s: its client has no gRPC connection", s.cfg.Address)
 	}
-	n := &node{client: c, cri: criapi.NewImageServiceClient(conn), namespace: s.cfg.Namespace, pinOwner: s.cfg.PinOwner, holds: &s.holds, log: s.cfg.Log}
+	n := &node{
+		client: c, cri: criapi.NewImageServiceClient(conn), namespace: s.cfg.Namespace, address: s.cfg.Address,
+		pinOwner: s.cfg.PinOwner, holds: &s.holds, log: s.cfg.Log,
+	}
 	discoverCtx, cancel := context.WithTimeout(n.context(ctx), callTimeout)
 	defer cancel()
 	if n.found, err = n.discover(discoverCtx, s.cfg.Snapshotter); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to containerd at %s: %w", s.cfg.Address, err), c.Close())
+		return nil, errors.Join(fmt.Errorf("connect to containerd at %s: %w", s.cfg.Address, err), n.close())
 	}
 	n.registry = s.registryFor(n.found.HostDirs)
 	n.keepFree = room{bytes: s.cfg.MinFreeBytes, percent: s.cfg.MinFreePercent}
 	n.noStaging = s.openStaging(n)
 	s.cfg.Log.Info("containerd is connected", "version", n.found.Version, "snapshotter", n.found.Snapshotter,
 		"snapshotterFrom", n.found.SnapshotterFrom, "discardLayers", n.found.DiscardLayers, "settingsFrom", n.found.SettingsFrom,
-		"hostDirs", n.found.HostDirs, "capabilities", n.found.Capabilities)
+		"hostDirs", n.found.HostDirs, "capabilities", n.found.Capabilities, "imageEndpoint", n.found.ImageEndpoint)
 	s.node = n
 	return n, nil
 }
@@ -96,8 +102,8 @@ func (s *Store) registryFor(hostDirs []string) *registry.Client {
 // connections: layers that wait for containerd to come back lie in it. The caller holds mu.
 func (s *Store) openStaging(n *node) (reason string) {
 	switch enforcing, err := os.ReadFile("/sys/fs/selinux/enforce"); {
-	case n.found.Snapshotter != "overlayfs":
-		return "the snapshotter is not overlayfs"
+	case !n.found.overlay():
+		return "the snapshotter keeps its layers in another way than overlayfs"
 	case n.found.SnapshotterRoot == "":
 		return "the snapshotter does not say where its files are"
 	case err == nil && strings.TrimSpace(string(enforcing)) == "1":
@@ -129,6 +135,14 @@ func (s *Store) forget(n *node, err error) {
 	if s.node == n {
 		s.node = nil // left open: other pulls may still end well on it, and grpc closes it with the last of them
 	}
+}
+
+// close ends the connections.
+func (n *node) close() error {
+	if n.proxy == nil {
+		return n.client.Close()
+	}
+	return errors.Join(n.client.Close(), n.proxy.Close())
 }
 
 // context adds the namespace, and takes the voice of containerd's client.

@@ -1,6 +1,8 @@
 package containerd
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,11 +50,22 @@ func (p *progress) into(snapshotter string) {
 // again begins to count anew what is ready: all layers are looked at once more.
 func (p *progress) again() { p.change(false, func(pr *prepull.Progress) { pr.DoneBytes = 0 }) }
 
+func (p *progress) passedOver(engine, reason string) {
+	p.change(true, func(pr *prepull.Progress) {
+		pr.PassedOver = append(slices.Clip(pr.PassedOver), prepull.PassedOver{Engine: engine, Reason: oneLine(reason)})
+	})
+}
+
 func (p *progress) fetched(n int64) {
 	p.change(false, func(pr *prepull.Progress) { pr.FetchedBytes += n })
 }
 
 func (p *progress) done(n int64) { p.change(false, func(pr *prepull.Progress) { pr.DoneBytes += n }) }
+
+// reach replaces what was counted by what is known.
+func (p *progress) reach(done int64) {
+	p.change(true, func(pr *prepull.Progress) { pr.DoneBytes = done })
+}
 
 func (p *progress) complete() {
 	p.change(true, func(pr *prepull.Progress) { pr.DoneBytes = pr.TotalBytes })
@@ -82,3 +95,6 @@ func (p *progress) result() prepull.Result {
 	defer p.mu.Unlock()
 	return prepull.Result{Progress: p.now, Stages: p.stages}
 }
+
+// oneLine renders an error's text for a status.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -79,6 +79,7 @@ type Store struct {
 	cfg     Config
 	engines []engine
 	holds   holds
+	told    sync.Map // why engines were passed over
 
 	mu      sync.Mutex
 	node    *node
@@ -131,11 +132,13 @@ func (cfg *Config) setDefaults() {
 func chooseEngines(cfg Config) ([]engine, error) {
 	names := cfg.Engines
 	if names == nil {
-		names = []string{EngineDirect, EngineClient, EngineCRI}
+		names = []string{EngineLazy, EngineDirect, EngineClient, EngineCRI}
 	}
 	var engines []engine
 	for _, name := range names {
 		switch name {
+		case EngineLazy:
+			engines = append(engines, lazyEngine{criEngine{credentials: cfg.Credentials}})
 		case EngineDirect:
 			engines = append(engines, newDirectEngine(runtime.NumCPU()+slotsBeyondCores))
 		case EngineClient:
@@ -143,7 +146,7 @@ func chooseEngines(cfg Config) ([]engine, error) {
 		case EngineCRI:
 			engines = append(engines, criEngine{credentials: cfg.Credentials})
 		default:
-			return nil, fmt.Errorf("engine %q: want %s, %s or %s", name, EngineDirect, EngineClient, EngineCRI)
+			return nil, fmt.Errorf("engine %q: want %s, %s, %s or %s", name, EngineLazy, EngineDirect, EngineClient, EngineCRI)
 		}
 	}
 	return engines, nil
@@ -161,7 +164,7 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	var errs []error
 	if s.node != nil {
-		errs = append(errs, s.node.client.Close())
+		errs = append(errs, s.node.close())
 	}
 	if s.staging != nil {
 		errs = append(errs, s.staging.close())
@@ -209,7 +212,11 @@ func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull
 		return prepull.Result{Progress: p.progress.snapshot()}, classify(fmt.Errorf("pull image %q: %w", name, err))
 	}
 	p.progress.stage("total", time.Since(began))
-	return p.progress.result(), nil
+	result := p.progress.result()
+	if len(p.lazy) > 0 {
+		result.Lazy, result.Follow = true, p.follow
+	}
+	return result, nil
 }
 
 func (s *Store) pull(ctx context.Context, p *pull) error {
@@ -229,6 +236,9 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 		err = s.runEngines(ctx, p)
 	}
 	if err == nil {
+		err = p.findLazy(ctx)
+	}
+	if err == nil && len(p.lazy) == 0 {
 		p.progress.complete()
 	}
 	// After a failure the lease stays: what was fetched is used by the next attempt.
@@ -241,7 +251,7 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 	var errs []error
 	for _, e := range s.engines {
 		if reason := e.unfit(p); reason != "" {
-			s.cfg.Log.V(1).Info("engine is passed over", "image", p.name, "engine", e.name(), "reason", reason)
+			s.passOver(p, e, reason)
 			continue
 		}
 		p.progress.engine(e.name())
@@ -257,6 +267,7 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 		}
 		err = asNoRoom(err)
 		errs = append(errs, fmt.Errorf("engine %s: %w", e.name(), err))
+		p.progress.passedOver(e.name(), err.Error())
 		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) || errors.Is(err, ErrNoRoom) || errdefs.IsUnavailable(err) {
 			break // no engine can help
 		}
@@ -266,6 +277,17 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 		return errors.New("no engine fits this node")
 	}
 	return errors.Join(errs...)
+}
+
+// passOver notes why an engine is not used. The journal hears of each reason once: it is one of the node, or of many images.
+func (s *Store) passOver(p *pull, e engine, reason string) {
+	if e.name() == EngineLazy && p.image.Mode != prepull.ModeLazy {
+		return // nobody insisted
+	}
+	p.progress.passedOver(e.name(), reason)
+	if _, told := s.told.LoadOrStore(e.name()+reason, struct{}{}); !told {
+		s.cfg.Log.Info("engine is passed over", "image", p.name, "engine", e.name(), "reason", reason)
+	}
 }
 
 // Release implements prepull.Store: it drops the pins that Pull set, and no others.
