@@ -10,7 +10,11 @@ RESULTS := out/test
 # run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
 run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
 
+<<<<<<< HEAD
 .PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz clean bench-probes bench-pull bench-faults bench-inflate bench-readiness bench-gates bench-learn
+=======
+.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz images clean bench-probes bench-pull bench-faults bench-readiness bench-gates bench-learn
+>>>>>>> e72d8cc (Build the agent with cgo into its image, for two architectures, with root certificates)
 
 help: ## this text
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -79,6 +83,9 @@ fuzz: ## every fuzz test for FUZZTIME each (30s)
 
 count: # the closing line of everything that ran since the last clean
 	@cat $(RESULTS)/*.json | test/count
+
+images: deps ## OCI layouts of the agent's and the controller's image, amd64 and arm64, into out/images (REGISTRY=host/path pushes them)
+	go run ./deploy/image/publish $(if $(REGISTRY),-registry $(REGISTRY),-layout out/images)
 
 clean: ## remove what was built here (the cached servers stay: see the README)
 	rm -rf bin out

@@ -35,6 +35,7 @@ require (
 	github.com/vishvananda/netns v0.0.5 // network namespaces (testbed)
 	go.etcd.io/bbolt v1.5.0 // reads what containerd has while it is not up
 	go.uber.org/goleak v1.3.0 // no goroutine outlives a test (tests)
+	golang.org/x/crypto/x509roots/fallback v0.0.0-20261030153154-30a33513ff6d // Mozilla's root certificates, for our images
 	golang.org/x/sync v0.24.0 // errgroup, singleflight, semaphore
 	golang.org/x/sys v0.49.0 // statfs, renameat2, mounts, prctl
 	golang.org/x/term v0.47.0 // is this a terminal

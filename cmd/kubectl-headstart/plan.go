@@ -57,6 +57,7 @@ func newPlanCommand() *cobra.Command {
 	f.DurationVar(&flags.model.Linger, "consolidate-after", 30*time.Second, "how long an empty node is kept")
 	f.DurationVar(&flags.model.Step, "step", time.Minute, "grain of the replay")
 	f.DurationVar(&flags.model.WarmUp, "warm-up", -1, "beginning of the demand that only teaches (default: the adaptive window, at most half of the demand)")
+	f.Lookup("warm-up").DefValue = "" // -1 means what the text says
 	f.Float64Var(&flags.incidents.PerMonth, "incidents", 3, "incidents a month without a pool, for the ROI; the guide's example")
 	f.Float64Var(&flags.incidents.Cost, "incident-cost", 5000, "what one incident costs; the guide's example")
 	return cmd

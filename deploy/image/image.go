@@ -1,16 +1,10 @@
 package image
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path"
-	"path/filepath"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -27,12 +21,15 @@ type Spec struct {
 	User string
 	// Args follow the binary when a container is given none.
 	Args []string
+	// CGO builds with cgo, and puts the C library that the binary then needs beside it.
+	CGO bool
 }
 
 // The images that we publish.
 var (
 	// Agent runs as root: containerd's socket, the kubelet's and the CSI drivers' belong to root.
-	Agent = Spec{Command: "headstart-agent", User: "0:0", Args: []string{"run"}}
+	// Only with cgo can it load NVIDIA's library.
+	Agent = Spec{Command: "headstart-agent", User: "0:0", Args: []string{"run"}, CGO: true}
 	// Controller runs as nobody in particular.
 	Controller = Spec{Command: "headstart-controller", User: "65532:65532"}
 )
@@ -53,7 +50,8 @@ type Built struct {
 	SBOMs []v1.Image
 }
 
-// Build compiles and packs. It needs the go command and, for modules that it has not seen, its proxy.
+// Build compiles and packs. It needs the go command and, for modules that it has not seen, its proxy; for a Spec with CGO
+// also a C compiler for each architecture (Debian: gcc, gcc-aarch64-linux-gnu, gcc-x86-64-linux-gnu).
 func Build(ctx context.Context, spec Spec, options Options) (*Built, error) {
 	built := &Built{Index: mutate.IndexMediaType(empty.Index, types.OCIImageIndex)}
 	for _, arch := range options.Platforms {
@@ -61,14 +59,18 @@ func Build(ctx context.Context, spec Spec, options Options) (*Built, error) {
 		if err != nil {
 			return nil, err
 		}
-		img, err := pack(spec, options, arch, binary)
+		libc, version, err := libraries(ctx, spec, arch, binary)
+		if err != nil {
+			return nil, err
+		}
+		img, err := pack(spec, options, arch, append(libc, file{binaryPath(spec), 0o755, binary}))
 		if err != nil {
 			return nil, fmt.Errorf("pack %s for %s: %w", spec.Command, arch, err)
 		}
 		built.Index = mutate.AppendManifests(built.Index, mutate.IndexAddendum{
 			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 		})
-		sbom, err := describe(spec, options, img, binary)
+		sbom, err := describe(spec, options, img, binary, version)
 		if err != nil {
 			return nil, fmt.Errorf("describe %s for %s: %w", spec.Command, arch, err)
 		}
@@ -77,30 +79,15 @@ func Build(ctx context.Context, spec Spec, options Options) (*Built, error) {
 	return built, nil
 }
 
-// compile returns a static binary that depends on the sources, the Go version and the version alone.
-func compile(ctx context.Context, spec Spec, options Options, arch string) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "headstart-image-")
-	if err != nil {
-		return nil, fmt.Errorf("compile %s: %w", spec.Command, err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	out := filepath.Join(dir, spec.Command)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, "./cmd/"+spec.Command)
-	cmd.Dir = options.Source
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("compile %s for %s: %w: %s", spec.Command, arch, err, strings.TrimSpace(string(text)))
-	}
-	binary, err := os.ReadFile(out)
-	if err != nil {
-		return nil, fmt.Errorf("compile %s: %w", spec.Command, err)
-	}
-	return binary, nil
-}
+// binaryPath is where the command lies in its image.
+func binaryPath(spec Spec) string { return "usr/local/bin/" + spec.Command }
 
-func pack(spec Spec, options Options, arch string, binary []byte) (v1.Image, error) {
-	at := "usr/local/bin/" + spec.Command
-	layerTar, err := tarOf(at, binary)
+func pack(spec Spec, options Options, arch string, files []file) (v1.Image, error) {
+	roots, err := rootCertificates()
+	if err != nil {
+		return nil, err
+	}
+	layerTar, err := tarOf(append(files, roots))
 	if err != nil {
 		return nil, err
 	}
@@ -115,13 +102,13 @@ func pack(spec Spec, options Options, arch string, binary []byte) (v1.Image, err
 	if err != nil {
 		return nil, err
 	}
-	return mutate.ConfigFile(img, configFile(img, spec, options, arch, "/"+at))
+	return mutate.ConfigFile(img, configFile(img, spec, options, arch))
 }
 
 // configFile has no time of creation: the zero time is the same on every day.
-func configFile(img v1.Image, spec Spec, options Options, arch, entrypoint string) *v1.ConfigFile {
+func configFile(img v1.Image, spec Spec, options Options, arch string) *v1.ConfigFile {
 	config := &v1.ConfigFile{Architecture: arch, OS: "linux", Config: v1.Config{
-		Entrypoint: []string{entrypoint},
+		Entrypoint: []string{"/" + binaryPath(spec)},
 		Cmd:        spec.Args,
 		User:       spec.User,
 		WorkingDir: "/",
@@ -132,38 +119,12 @@ func configFile(img v1.Image, spec Spec, options Options, arch, entrypoint strin
 			"org.opencontainers.image.version": options.Version,
 		},
 	}}
+	if spec.CGO {
+		// The second is where NVIDIA's container runtime mounts its libraries in an image that is no distribution's.
+		config.Config.Env = append(config.Config.Env, "LD_LIBRARY_PATH=/lib/"+triplet(arch)+":/usr/lib64:/usr/lib/"+triplet(arch))
+	}
 	if old, err := img.ConfigFile(); err == nil {
 		config.RootFS, config.History = old.RootFS, old.History
 	}
 	return config
-}
-
-// tarOf holds the file and the folders above it, all root's and of 1970.
-func tarOf(name string, content []byte) ([]byte, error) {
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, dir := range parents(name) {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, Format: tar.FormatPAX}); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(content)), Format: tar.FormatPAX}); err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(content); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
-}
-
-// parents are the folders above name, uppermost first.
-func parents(name string) []string {
-	dir := path.Dir(name)
-	if dir == "." {
-		return nil
-	}
-	return append(parents(dir), dir)
 }

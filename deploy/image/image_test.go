@@ -2,8 +2,16 @@ package image_test
 
 import (
 	"archive/tar"
+	"bytes"
+	"crypto/x509"
+	"debug/elf"
 	"encoding/json"
+	"fmt"
 	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -16,8 +24,12 @@ import (
 // build packs the smallest of our commands, for the machine's own architecture: what is tested is the packing.
 func build(t *testing.T) *image.Built {
 	t.Helper()
-	spec := image.Spec{Command: "kubectl-headstart", User: "65532:65532", Args: []string{"--help"}}
-	built, err := image.Build(t.Context(), spec, image.Options{Source: "../..", Platforms: []string{"amd64"}, Version: "v1.2.3"})
+	return buildSpec(t, image.Spec{Command: "kubectl-headstart", User: "65532:65532", Args: []string{"--help"}}, "amd64")
+}
+
+func buildSpec(t *testing.T, spec image.Spec, platforms ...string) *image.Built {
+	t.Helper()
+	built, err := image.Build(t.Context(), spec, image.Options{Source: "../..", Platforms: platforms, Version: "v1.2.3"})
 	require.NoError(t, err)
 	return built
 }
@@ -46,7 +58,11 @@ func TestBuild(t *testing.T) {
 		layers, err := img.Layers()
 		require.NoError(t, err)
 		require.Len(t, layers, 1)
-		require.Equal(t, []string{"usr/", "usr/local/", "usr/local/bin/", "usr/local/bin/kubectl-headstart"}, names(t, layers[0]))
+		require.Equal(t, []string{
+			"etc/", "etc/ssl/", "etc/ssl/certs/", "etc/ssl/certs/ca-certificates.crt",
+			"usr/", "usr/local/", "usr/local/bin/", "usr/local/bin/kubectl-headstart",
+		}, slices.Sorted(maps.Keys(contents(t, layers[0]))))
+		require.True(t, x509.NewCertPool().AppendCertsFromPEM(contents(t, layers[0])["etc/ssl/certs/ca-certificates.crt"]))
 	})
 	t.Run("an SBOM refers to it", func(t *testing.T) {
 		require.Len(t, built.SBOMs, 1)
@@ -59,6 +75,7 @@ func TestBuild(t *testing.T) {
 		modules := sbomPackages(t, built.SBOMs[0])
 		require.Contains(t, modules, "github.com/spf13/cobra")
 		require.Contains(t, modules, "stdlib")
+		require.Contains(t, modules, "golang.org/x/crypto/x509roots/fallback")
 	})
 	t.Run("two builds have one digest", func(t *testing.T) {
 		again := build(t)
@@ -75,12 +92,69 @@ func TestBuild(t *testing.T) {
 	})
 }
 
-func names(t *testing.T, layer v1.Layer) []string {
+// The agent is linked with the C library, for NVIDIA's: everything that it needs is in the image, for every architecture,
+// and its binary runs on AL2023 as well, whose glibc is older than the one it was linked with.
+func TestAgentImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles the agent for two architectures")
+	}
+	built := buildSpec(t, image.Agent, "amd64", "arm64")
+	images, err := partial.FindImages(built.Index, func(v1.Descriptor) bool { return true })
+	require.NoError(t, err)
+	require.Len(t, images, 2)
+	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+	for i, img := range images {
+		config, err := img.ConfigFile()
+		require.NoError(t, err)
+		require.Contains(t, machines, config.Architecture)
+		layers, err := img.Layers()
+		require.NoError(t, err)
+		files := contents(t, layers[0])
+		binary, err := elf.NewFile(bytes.NewReader(files["usr/local/bin/headstart-agent"]))
+		require.NoError(t, err)
+		require.Equal(t, machines[config.Architecture], binary.Machine)
+		loader, err := binary.Section(".interp").Data()
+		require.NoError(t, err)
+		require.Contains(t, files, strings.Trim(string(loader), "/\x00"))
+		requireLibraries(t, binary, files)
+		require.Contains(t, sbomPackages(t, built.SBOMs[i]), "glibc")
+	}
+	again := buildSpec(t, image.Agent, "amd64", "arm64")
+	want, err := built.Index.Digest()
+	require.NoError(t, err)
+	got, err := again.Index.Digest()
+	require.NoError(t, err)
+	require.Equal(t, want, got, "two builds have one digest")
+}
+
+// newestGlibc is AL2023's, as minor version of 2.
+const newestGlibc = 34
+
+func requireLibraries(t *testing.T, binary *elf.File, files map[string][]byte) {
+	t.Helper()
+	needed, err := binary.ImportedLibraries()
+	require.NoError(t, err)
+	require.NotEmpty(t, needed)
+	for _, library := range needed {
+		found := slices.ContainsFunc(slices.Collect(maps.Keys(files)), func(name string) bool { return path.Base(name) == library })
+		require.True(t, found, "%s is in the image", library)
+	}
+	symbols, err := binary.ImportedSymbols()
+	require.NoError(t, err)
+	for _, symbol := range symbols {
+		var minor int
+		if n, _ := fmt.Sscanf(symbol.Version, "GLIBC_2.%d", &minor); n == 1 {
+			require.LessOrEqual(t, minor, newestGlibc, "%s needs %s", symbol.Name, symbol.Version)
+		}
+	}
+}
+
+func contents(t *testing.T, layer v1.Layer) map[string][]byte {
 	t.Helper()
 	in, err := layer.Uncompressed()
 	require.NoError(t, err)
 	defer func() { _ = in.Close() }()
-	var out []string
+	out := map[string][]byte{}
 	r := tar.NewReader(in)
 	for {
 		header, err := r.Next()
@@ -89,8 +163,9 @@ func names(t *testing.T, layer v1.Layer) []string {
 		}
 		require.NoError(t, err)
 		require.Zero(t, header.ModTime.Unix(), "no clock")
-		require.Equal(t, int64(0o755), header.Mode)
-		out = append(out, header.Name)
+		require.Zero(t, header.Mode&0o022, "nobody but root writes %s", header.Name)
+		out[header.Name], err = io.ReadAll(r)
+		require.NoError(t, err)
 	}
 }
 

@@ -65,13 +65,13 @@ type (
 )
 
 // describe returns an OCI artifact that holds the SBOM and refers to the image.
-func describe(spec Spec, options Options, img v1.Image, binary []byte) (v1.Image, error) {
+func describe(spec Spec, options Options, img v1.Image, binary []byte, libcVersion string) (v1.Image, error) {
 	info, err := buildinfo.Read(bytes.NewReader(binary))
 	if err != nil {
 		return nil, fmt.Errorf("read build info: %w", err)
 	}
 	sum := sha256.Sum256(binary)
-	text, err := json.Marshal(document(spec, options, info, hex.EncodeToString(sum[:])))
+	text, err := json.Marshal(document(spec, options, info, hex.EncodeToString(sum[:]), libcVersion))
 	if err != nil {
 		return nil, fmt.Errorf("write SBOM: %w", err)
 	}
@@ -91,7 +91,7 @@ func describe(spec Spec, options Options, img v1.Image, binary []byte) (v1.Image
 	return referring, nil
 }
 
-func document(spec Spec, options Options, info *buildinfo.BuildInfo, sum string) spdxDocument {
+func document(spec Spec, options Options, info *buildinfo.BuildInfo, sum, libcVersion string) spdxDocument {
 	const root = "SPDXRef-Binary"
 	doc := spdxDocument{
 		SPDXVersion: "SPDX-2.3", DataLicense: "CC0-1.0", SPDXID: "SPDXRef-DOCUMENT", Name: spec.Command,
@@ -111,7 +111,30 @@ func document(spec Spec, options Options, info *buildinfo.BuildInfo, sum string)
 		module := replaced(dep)
 		add(fmt.Sprintf("SPDXRef-Module-%d", i), module.Path, module.Version)
 	}
+	// What lies in the image beside the binary.
+	doc.Packages = append(doc.Packages, goPackage("SPDXRef-Roots", rootsModule, rootsVersion()))
+	doc.Relationships = append(doc.Relationships, spdxRelationship{"SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-Roots"})
+	if libcVersion != "" {
+		libc := goPackage("SPDXRef-LibC", "glibc", libcVersion)
+		libc.ExternalRefs[0].ReferenceLocator = "pkg:generic/glibc@" + libcVersion
+		doc.Packages = append(doc.Packages, libc)
+		doc.Relationships = append(doc.Relationships, spdxRelationship{root, "DYNAMIC_LINK", "SPDXRef-LibC"})
+	}
 	return doc
+}
+
+const rootsModule = "golang.org/x/crypto/x509roots/fallback"
+
+// rootsVersion is that of the root certificates built into this process.
+func rootsVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if dep.Path == rootsModule {
+				return replaced(dep).Version
+			}
+		}
+	}
+	return "unknown"
 }
 
 func replaced(m *debug.Module) *debug.Module {

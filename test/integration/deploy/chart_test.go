@@ -15,7 +15,7 @@ const namespace = "headstart-test"
 var valueSets = map[string][]string{
 	"defaults":               nil,
 	"controller only":        {"agent.enabled=false"},
-	"everything on":          {"agent.directPull=true", "agent.hostInstall=true", "metrics.serviceMonitor.enabled=true", "metrics.prometheusRule.enabled=true", "metrics.dashboards.enabled=true"},
+	"everything on":          {"agent.directPull=true", "agent.hostInstall=true", "metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true", "agent.config.metrics.bindAddress=:9464", "metrics.prometheusRule.enabled=true", "metrics.dashboards.enabled=true"},
 	"nothing optional":       {"rule.create=false", "gatePolicies.create=false", "warmPool.priorityClass.create=false", "controller.podDisruptionBudget=false", "controller.networkPolicy.enabled=false", "hooks.upgradeCRDs=false", "hooks.cleanUp=false"},
 	"all probes":             {"agent.config.probes[0].name=cni", "agent.config.probes[0].type=cni", "agent.config.probes[1].name=csi", "agent.config.probes[1].type=csi", "agent.config.probes[1].drivers={ebs.csi.aws.com}", "agent.config.probes[2].name=gpu", "agent.config.probes[2].type=gpu", "agent.config.probes[3].name=unit", "agent.config.probes[3].type=systemd", "agent.config.probes[3].unit=x.service"},
 	"images by digest":       {"controller.image.digest=sha256:" + strings.Repeat("ab", 32), "agent.image.digest=sha256:" + strings.Repeat("ab", 32)},
@@ -92,6 +92,7 @@ func TestChartSchemaRefuses(t *testing.T) {
 		"a priority that empties nodes":          {"warmPool.priorityClass.value=-33554432", "value"},
 		"a duration without unit":                {"rule.readinessTimeout=60", "readinessTimeout"},
 		"an action that nobody knows":            {"rule.onTimeout=Pray", "onTimeout"},
+		"metrics that nobody reaches":            {"metrics.podMonitor.enabled=true", "agent.config.metrics.bindAddress"},
 		"a selector of every node":               {"rule.nodeSelector=null", "nodeSelector"},
 	}
 	for name, tc := range cases {

@@ -36,3 +36,11 @@ seccompProfile: {type: RuntimeDefault}
 {{- $text := index . 0 }}{{- $root := index . 1 -}}
 {{ $text | replace "headstart-system" $root.Release.Namespace }}
 {{- end }}
+
+{{/* The port at which the agents' metrics are seen from outside of their node; empty where they are not. */}}
+{{- define "headstart.agentMetricsPort" -}}
+{{- $address := dig "metrics" "bindAddress" "" .Values.agent.config | toString }}
+{{- if not (or (not (contains ":" $address)) (hasPrefix "127." $address) (hasPrefix "localhost:" $address) (hasPrefix "[::1]:" $address)) -}}
+{{ regexFind "[0-9]+$" $address }}
+{{- end }}
+{{- end }}

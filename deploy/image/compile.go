@@ -1,0 +1,58 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// compilers are the C cross compilers, by the names that Debian and others give them.
+var compilers = map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
+
+// compiler is the C compiler for an architecture.
+func compiler(arch string) (string, error) {
+	if arch == runtime.GOARCH {
+		return "gcc", nil
+	}
+	cc, ok := compilers[arch]
+	if !ok {
+		return "", fmt.Errorf("no C compiler is known for %q: choose from amd64, arm64", arch)
+	}
+	if _, err := exec.LookPath(cc); err != nil {
+		return "", fmt.Errorf("compile for %s: %w: install gcc-%s (Debian)", arch, err, strings.TrimSuffix(strings.ReplaceAll(cc, "_", "-"), "-gcc"))
+	}
+	return cc, nil
+}
+
+// compile returns a binary that depends on the sources, the toolchains and the version alone. Without CGO it is static.
+// With CGO names are still resolved by Go's own resolver: the image has no plugins for the C library's.
+func compile(ctx context.Context, spec Spec, options Options, arch string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "headstart-image-")
+	if err != nil {
+		return nil, fmt.Errorf("compile %s: %w", spec.Command, err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	out := filepath.Join(dir, spec.Command)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags=netgo,osusergo", "-ldflags=-s -w -buildid=", "-o", out, "./cmd/"+spec.Command)
+	cmd.Dir = options.Source
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "CGO_ENABLED=0")
+	if spec.CGO {
+		cc, err := compiler(arch)
+		if err != nil {
+			return nil, err
+		}
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1", "CC="+cc, "CGO_CFLAGS=-O2", "CGO_LDFLAGS=")
+	}
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("compile %s for %s: %w: %s", spec.Command, arch, err, strings.TrimSpace(string(text)))
+	}
+	binary, err := os.ReadFile(out)
+	if err != nil {
+		return nil, fmt.Errorf("compile %s: %w", spec.Command, err)
+	}
+	return binary, nil
+}
