@@ -10,11 +10,7 @@ RESULTS := out/test
 # run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
 run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
 
-<<<<<<< HEAD
-.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz clean bench-probes bench-pull bench-faults bench-inflate bench-readiness bench-gates bench-learn
-=======
-.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz images clean bench-probes bench-pull bench-faults bench-readiness bench-gates bench-learn
->>>>>>> e72d8cc (Build the agent with cgo into its image, for two architectures, with root certificates)
+.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz images clean bench-probes bench-pull bench-faults bench-inflate bench-readiness bench-gates bench-learn
 
 help: ## this text
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
