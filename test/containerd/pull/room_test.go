@@ -107,7 +107,7 @@ func TestDiskBecomesFull(t *testing.T) {
 func requireNoUnfinished(t *testing.T, ctd *testenv.Containerd, img v1.Image) {
 	t.Helper()
 	ctx, c := direct(t, ctd)
-	require.NoError(t, c.SnapshotService(snapshotter).Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+	require.NoError(t, c.SnapshotService(ctd.Snapshotter()).Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		require.Equal(t, snapshots.KindCommitted, info.Kind, info.Name)
 		return nil
 	}))
