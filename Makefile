@@ -65,6 +65,11 @@ test-containerd: deps ## against a real containerd and registry (root)
 test-e2e: deps ## a real node: kubelet, containerd, scheduler (root)
 	$(call run-tests,e2e,-p 1 -timeout 20m,./test/e2e/...)
 
+.PHONY: test-model
+MODEL_TIME ?= 10m
+test-model: deps ## random sequences of events against the model of readiness rules, MODEL_TIME long (10m, for the night)
+	HEADSTART_MODEL_TIME=$(MODEL_TIME) go test -run '^TestModel$$' -count=1 -timeout 60m -v ./test/integration/readiness
+
 bench-probes: deps ## from fact to condition, beside pollers of 1s and 30s (root)
 	go run ./test/bench/probes -runs 200
 

@@ -18,6 +18,8 @@ import (
 
 	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/compat/guide"
+	"headstart.dev/readiness/compat/upstream"
 	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
 )
 
@@ -96,22 +98,56 @@ func (c *cluster) nodes(ctx context.Context, name string) ([]corev1.Node, error)
 	}
 }
 
-// rules lists the rules in the form of the engine. One that has no meaning is reported to warn and left out.
+// rules lists the rules of all forms, in the form of the engine. One that has no meaning is reported to warn and left out.
 func (c *cluster) rules(ctx context.Context, warn func(string)) ([]*readiness.Rule, error) {
-	listed, err := list[readinessv1alpha1.NodeReadinessRule](ctx, c.dynamic, "nodereadinessrules")
+	var out []*readiness.Rule
+	for _, read := range []func() ([]*readiness.Rule, error){
+		func() ([]*readiness.Rule, error) {
+			return rulesOf(ctx, c.dynamic, readinessv1alpha1.GroupVersion, readiness.FromNative, warn)
+		},
+		func() ([]*readiness.Rule, error) {
+			return rulesOf(ctx, c.dynamic, guide.GroupVersion, guide.Convert, warn)
+		},
+		func() ([]*readiness.Rule, error) {
+			return rulesOf(ctx, c.dynamic, upstream.GroupVersion, upstream.Convert, warn)
+		},
+	} {
+		rules, err := read()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rules...)
+	}
+	return out, nil
+}
+
+// rulesOf lists the rules of one form.
+func rulesOf[T any](ctx context.Context, client dynamic.Interface, form schema.GroupVersion, convert func(*T) (*readiness.Rule, error), warn func(string)) ([]*readiness.Rule, error) {
+	listed, err := listOf[T](ctx, client, form.WithResource("nodereadinessrules"))
+	if apierrors.IsForbidden(err) && form.Group != readiness.Domain {
+		warn(fmt.Sprintf("rules of %s are left out: %v", form.Group, err))
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	var out []*readiness.Rule
 	for i := range listed {
-		rule, err := readiness.FromNative(&listed[i])
+		rule, err := convert(&listed[i])
 		if err != nil {
-			warn(fmt.Sprintf("rule %s is not in force: %v", listed[i].Name, err))
+			warn(fmt.Sprintf("rule %s is not in force: %v", nameOf(&listed[i]), err))
 			continue
 		}
 		out = append(out, rule)
 	}
 	return out, nil
+}
+
+func nameOf(object any) string {
+	if named, ok := object.(metav1.Object); ok {
+		return named.GetName()
+	}
+	return ""
 }
 
 func (c *cluster) gatePolicies(ctx context.Context) ([]gatesv1alpha1.GatePolicy, error) {
@@ -120,8 +156,11 @@ func (c *cluster) gatePolicies(ctx context.Context) ([]gatesv1alpha1.GatePolicy,
 
 // list reads all objects of a resource of our group; none where the CRD is not installed.
 func list[T any](ctx context.Context, client dynamic.Interface, resource string) ([]T, error) {
+	return listOf[T](ctx, client, schema.GroupVersionResource{Group: readiness.Domain, Version: "v1alpha1", Resource: resource})
+}
+
+func listOf[T any](ctx context.Context, client dynamic.Interface, of schema.GroupVersionResource) ([]T, error) {
 	var out []T
-	of := schema.GroupVersionResource{Group: readiness.Domain, Version: "v1alpha1", Resource: resource}
 	options := metav1.ListOptions{Limit: pageSize}
 	for {
 		page, err := client.Resource(of).List(ctx, options)
@@ -129,12 +168,12 @@ func list[T any](ctx context.Context, client dynamic.Interface, resource string)
 			return nil, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", resource, err)
+			return nil, fmt.Errorf("list %s: %w", of.GroupResource(), err)
 		}
 		for i := range page.Items {
 			var item T
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(page.Items[i].Object, &item); err != nil {
-				return nil, fmt.Errorf("read %s %s: %w", resource, page.Items[i].GetName(), err)
+				return nil, fmt.Errorf("read %s %s: %w", of.GroupResource(), page.Items[i].GetName(), err)
 			}
 			out = append(out, item)
 		}

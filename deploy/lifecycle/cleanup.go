@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/compat/guide"
+	"headstart.dev/readiness/v1alpha1"
 )
 
 const (
@@ -102,22 +104,28 @@ func (c *Cluster) stop(ctx context.Context) error {
 	}
 }
 
-// taintKeys are the keys of the taints of all rules.
+// taintKeys are the keys of the taints of all rules, ours and the guide's. Those of upstream's rules are for upstream's
+// controller to go on with.
 func (c *Cluster) taintKeys(ctx context.Context) (map[string]bool, error) {
 	keys := map[string]bool{}
-	err := c.each(ctx, "nodereadinessrules", func(rule *unstructured.Unstructured) {
-		key, _, _ := unstructured.NestedString(rule.Object, "spec", "taint", "key")
-		if key == "" {
-			key = readiness.TaintPrefix + rule.GetName()
+	for _, group := range []string{v1alpha1.GroupVersion.Group, guide.GroupVersion.Group} {
+		err := c.each(ctx, group, "nodereadinessrules", func(rule *unstructured.Unstructured) {
+			key, _, _ := unstructured.NestedString(rule.Object, "spec", "taint", "key")
+			if key == "" {
+				key = readiness.TaintPrefix + rule.GetName()
+			}
+			keys[key] = true
+		})
+		if err != nil {
+			return nil, err
 		}
-		keys[key] = true
-	})
-	return keys, err
+	}
+	return keys, nil
 }
 
-// each visits the objects of a resource of our group; none where its CRD is not installed.
-func (c *Cluster) each(ctx context.Context, resource string, visit func(*unstructured.Unstructured)) error {
-	of := schema.GroupVersionResource{Group: readiness.Domain, Version: "v1alpha1", Resource: resource}
+// each visits the objects of a resource of a group; none where its CRD is not installed.
+func (c *Cluster) each(ctx context.Context, group, resource string, visit func(*unstructured.Unstructured)) error {
+	of := schema.GroupVersionResource{Group: group, Version: "v1alpha1", Resource: resource}
 	options := metav1.ListOptions{Limit: pageSize}
 	for {
 		page, err := c.Dynamic.Resource(of).List(ctx, options)

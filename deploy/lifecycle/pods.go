@@ -11,12 +11,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/readiness"
 )
 
 // liftGates takes the gates that policies name off every pod that waits.
 func (c *Cluster) liftGates(ctx context.Context) error {
 	gates := map[string]bool{}
-	err := c.each(ctx, "gatepolicies", func(policy *unstructured.Unstructured) {
+	err := c.each(ctx, readiness.Domain, "gatepolicies", func(policy *unstructured.Unstructured) {
 		if name, _, _ := unstructured.NestedString(policy.Object, "spec", "gateName"); name != "" {
 			gates[name] = true
 		}

@@ -6,43 +6,64 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"headstart.dev/readiness/compat/guide"
 	"headstart.dev/readiness/v1alpha1"
 )
 
-// FollowRules calls changed with every NodeReadinessRule, ordered by name, at first and whenever the spec of one changes,
-// until ctx ends. It returns at once, and without an error, where there is no such resource or we may not read it: a
-// kubelet's credentials may not.
+// forms are the resources of which the agent runs probes: our own rules and those of the guide, which are the same.
+var forms = []schema.GroupVersion{v1alpha1.GroupVersion, guide.GroupVersion}
+
+// FollowRules calls changed with every NodeReadinessRule, ours before the guide's and ordered by name, at first and
+// whenever the spec of one changes, until ctx ends; never twice at once. It returns at once, and without an error, where
+// there are no such resources or we may not read them: a kubelet's credentials may not.
 func FollowRules(ctx context.Context, config *rest.Config, changed func([]v1alpha1.NodeReadinessRule)) error {
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
-	resource := client.Resource(v1alpha1.GroupVersion.WithResource("nodereadinessrules"))
+	var mu sync.Mutex
+	parts := make([][]v1alpha1.NodeReadinessRule, len(forms))
+	var group sync.WaitGroup
+	for i, form := range forms {
+		group.Go(func() {
+			followForm(ctx, client.Resource(form.WithResource("nodereadinessrules")), func(rules []v1alpha1.NodeReadinessRule) {
+				mu.Lock()
+				defer mu.Unlock()
+				parts[i] = rules
+				changed(slices.Concat(parts...))
+			})
+		})
+	}
+	group.Wait()
+	return nil
+}
+
+// followForm follows the rules of one resource until ctx ends, or until it is known that there is none to follow.
+func followForm(ctx context.Context, resource dynamic.ResourceInterface, changed func([]v1alpha1.NodeReadinessRule)) {
 	var retry backoff
 	for {
 		started := time.Now()
 		err := followRules(ctx, resource, changed)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // asked to stop, which is no failure
-		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
-			return nil // no such rules here, or not for this identity
+		if ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+			return
 		}
 		if time.Since(started) > stableWatch {
 			retry.reset()
 		}
 		if !retry.wait(ctx) {
-			return nil
+			return
 		}
 	}
 }

@@ -28,15 +28,17 @@ import (
 	"headstart.dev/readiness/compat/upstream"
 	"headstart.dev/readiness/controller"
 	"headstart.dev/readiness/v1alpha1"
+	"headstart.dev/test/testenv"
 )
 
 // env is one test's view: an admin client, and names that no other test uses.
 type env struct {
 	client.Client
 
-	t    *testing.T
-	pool string
-	seq  atomic.Int32
+	t     *testing.T
+	plane *testenv.ControlPlane
+	pool  string
+	seq   atomic.Int32
 }
 
 func scheme(t *testing.T) *runtime.Scheme {
@@ -50,13 +52,19 @@ func scheme(t *testing.T) *runtime.Scheme {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
+	return newEnvOn(t, plane)
+}
+
+// newEnvOn is for a test that has a control plane of its own.
+func newEnvOn(t *testing.T, plane *testenv.ControlPlane) *env {
+	t.Helper()
 	c, err := client.New(plane.Config(), client.Options{Scheme: scheme(t)})
 	require.NoError(t, err)
 	pool := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	if len(pool) > 40 {
 		pool = pool[:30] + fmt.Sprintf("%x", hash(pool))
 	}
-	return &env{Client: c, t: t, pool: pool}
+	return &env{Client: c, t: t, plane: plane, pool: pool}
 }
 
 func hash(s string) uint32 {
@@ -85,7 +93,7 @@ type option func(*ctrl.Options, *controller.Config, *rest.Config)
 // startController runs the controller as its service account until the test ends, or Stop.
 func (e *env) startController(options ...option) *running {
 	e.t.Helper()
-	rc := plane.ConfigFor("system:serviceaccount:"+namespace+":"+serviceAccount, "system:serviceaccounts", "system:serviceaccounts:"+namespace, "system:authenticated")
+	rc := e.plane.ConfigFor("system:serviceaccount:"+namespace+":"+serviceAccount, "system:serviceaccounts", "system:serviceaccounts:"+namespace, "system:authenticated")
 	rc.QPS = -1
 	skip := true
 	opts := ctrl.Options{
@@ -269,6 +277,10 @@ func (e *env) changeRule(rule *v1alpha1.NodeReadinessRule, spec map[string]any) 
 	require.NoError(e.t, err)
 	target := &v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: rule.Name}}
 	require.NoError(e.t, e.Patch(e.t.Context(), target, client.RawPatch(types.MergePatchType, patch)))
+}
+
+func objectMeta(namespace, name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name}
 }
 
 func containsName(claims, rule string) bool { return strings.Contains(claims, `"name":"`+rule+`"`) }

@@ -30,6 +30,8 @@ const (
 	serviceAccount = "headstart-controller"
 )
 
+var crdDirs = []string{"deploy/crd", "deploy/crd/compat"}
+
 var plane *testenv.ControlPlane
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -39,9 +41,9 @@ func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	var err error
-	plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{CRDDirs: []string{"deploy/crd", "deploy/crd/compat"}})
+	plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{CRDDirs: crdDirs})
 	if err == nil {
-		err = deployRBAC(ctx)
+		err = deployRBAC(ctx, plane)
 	}
 	code := 1
 	if err == nil {
@@ -59,7 +61,7 @@ func run(m *testing.M) int {
 }
 
 // deployRBAC applies the shipped roles and binds them to the controller's service account.
-func deployRBAC(ctx context.Context) error {
+func deployRBAC(ctx context.Context, plane *testenv.ControlPlane) error {
 	c, err := client.New(plane.Config(), client.Options{})
 	if err != nil {
 		return err

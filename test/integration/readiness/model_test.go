@@ -21,12 +21,14 @@ const modelDefault = 10 * time.Second
 // model is the reference: what must be true of the test's one rule and its nodes once everything has settled. It knows
 // the contract, not the engine.
 type model struct {
-	e     *env
-	rng   *rand.Rand
-	rule  *v1alpha1.NodeReadinessRule
-	ctl   *running
-	nodes []*modelNode
-	log   []string
+	e    *env
+	rng  *rand.Rand
+	rule *v1alpha1.NodeReadinessRule
+	ctl  *running
+	// second is another controller that believes to lead, at times.
+	second *running
+	nodes  []*modelNode
+	log    []string
 }
 
 type modelNode struct {
@@ -37,6 +39,9 @@ type modelNode struct {
 	done bool
 	// before says that the node is older than the rule.
 	before bool
+	// wasReady says that the node was ready at some moment since all had settled, and unsure that it was, under no rule
+	// that is known to have seen it: whether its bootstrap is over depends on who was faster.
+	wasReady, unsure bool
 }
 
 // tainted is what the contract says of the node, or nothing where it says none.
@@ -46,6 +51,8 @@ func (m *model) tainted(n *modelNode) (want, known bool) {
 		return false, true
 	case m.rule.Spec.DryRun || n.ready || n.done && m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly:
 		return false, true
+	case n.unsure && m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly:
+		return false, false
 	case n.before:
 		// Held where it was held before the rule was made anew; never newly. Either is right, so neither is asserted.
 		return false, false
@@ -58,8 +65,8 @@ var modelSteps = []struct {
 	name string
 	do   func(*model)
 }{
-	{"flip", func(m *model) { n := m.pick(); n.ready = !n.ready; m.report(n) }},
-	{"flip", func(m *model) { n := m.pick(); n.ready = !n.ready; m.report(n) }},
+	{"flip", func(m *model) { m.flip(m.pick()) }},
+	{"flip", func(m *model) { m.flip(m.pick()) }},
 	{"leave or enter the selector", func(m *model) {
 		n := m.pick()
 		n.bound = !n.bound
@@ -73,6 +80,16 @@ var modelSteps = []struct {
 		}
 	}},
 	{"controller restarted", func(m *model) { m.ctl.Stop(); m.ctl = m.e.startController() }},
+	{"controller restarted behind a failing API server", func(m *model) { m.ctl.Stop(); m.ctl = m.e.startController(failingAPIServer()) }},
+	{"second leader comes or goes", func(m *model) {
+		if m.second != nil {
+			m.second.Stop()
+			m.second = nil
+			return
+		}
+		m.second = m.e.startController()
+	}},
+	{"reboot", func(m *model) { m.e.boot(m.pick().name, fmt.Sprintf("boot-%d", m.e.seq.Add(1))) }},
 	{"mode", func(m *model) {
 		if m.rule == nil {
 			return
@@ -96,6 +113,12 @@ var modelSteps = []struct {
 func (m *model) key() string { return readiness.TaintPrefix + m.e.pool }
 
 func (m *model) pick() *modelNode { return m.nodes[m.rng.IntN(len(m.nodes))] }
+
+func (m *model) flip(n *modelNode) {
+	n.ready = !n.ready
+	n.wasReady = n.wasReady || n.ready
+	m.report(n)
+}
 
 func (m *model) report(n *modelNode) {
 	m.e.report(n.name, testCondition, map[bool]corev1.ConditionStatus{true: corev1.ConditionTrue, false: corev1.ConditionFalse}[n.ready])
@@ -132,6 +155,8 @@ func (m *model) toggleRule() {
 // settle waits until every node is as the contract says.
 func (m *model) settle() {
 	for _, n := range m.nodes {
+		n.unsure = !n.ready && (n.unsure || n.wasReady && !n.done)
+		n.wasReady = n.ready
 		want, known := m.tainted(n)
 		if !known {
 			continue

@@ -84,13 +84,11 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestFailingAPIServer answers a third of the controller's writes with errors, some of them after the write took effect.
-func TestFailingAPIServer(t *testing.T) {
-	e := newEnv(t)
-	rule := e.rule()
+// failingAPIServer answers a third of the controller's requests with errors, some of them after the write took effect.
+func failingAPIServer() option {
 	var count atomic.Int32
 	codes := []int{http.StatusConflict, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusGatewayTimeout}
-	e.startController(func(_ *ctrl.Options, _ *controller.Config, rc *rest.Config) {
+	return func(_ *ctrl.Options, _ *controller.Config, rc *rest.Config) {
 		rc.Wrap(func(next http.RoundTripper) http.RoundTripper {
 			return roundTripper(func(r *http.Request) (*http.Response, error) {
 				n := count.Add(1)
@@ -109,7 +107,13 @@ func TestFailingAPIServer(t *testing.T) {
 				}, nil
 			})
 		})
-	})
+	}
+}
+
+func TestFailingAPIServer(t *testing.T) {
+	e := newEnv(t)
+	rule := e.rule()
+	e.startController(failingAPIServer())
 	var nodes []string
 	for range 20 {
 		nodes = append(nodes, e.node().Name)
