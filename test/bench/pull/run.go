@@ -133,7 +133,8 @@ func used(dir string) int64 {
 	return int64(stat.Blocks-stat.Bfree) * stat.Bsize
 }
 
-// writtenBy is what a process has handed to write calls, in bytes: files, but for the little that goes to sockets.
+// writtenBy is what a process has handed to write calls, in bytes: files, and the little that goes to sockets. Where
+// containerd finds igzip or unpigz and inflates by a child, what goes to and from that counts as well.
 func writtenBy(pid string) int64 {
 	data, err := os.ReadFile("/proc/" + pid + "/io")
 	if err != nil {
