@@ -73,14 +73,12 @@ test-model: deps ## random sequences of events against the model of readiness ru
 bench-probes: deps ## from fact to condition, beside pollers of 1s and 30s (root)
 	go run ./test/bench/probes -runs 200
 
-# Fuzz tests found by name, so that none is forgotten. FUZZTIME is the time for each of them.
-FUZZTIME ?= 30s
-fuzz: ## every fuzz test for FUZZTIME each (30s)
-	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
-	  names=$$(go test -list '^Fuzz' ./$$pkg | grep ^Fuzz); \
-	  for name in $$names; do \
-	    echo "$$pkg $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$pkg; done; \
-	done
+.PHONY: bench-idle
+bench-idle: deps build ## what an agent costs that has nothing to do, for ten minutes: CPU time and API requests (root)
+	go run ./test/bench/probes -idle 10m -agent bin/headstart-agent
+
+fuzz: ## every fuzz test for FUZZTIME (30s), side by side
+	@test/fuzz
 
 count: # the closing line of everything that ran since the last clean
 	@cat $(RESULTS)/*.json | test/count
