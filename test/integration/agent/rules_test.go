@@ -17,14 +17,24 @@ import (
 const dsReady = "headstart.dev/NodeAgentReady"
 
 func TestTheReadinessProbeOfARuleIsRunAndItsConditionGoesWithTheRule(t *testing.T) {
+	for identity, kubeconfig := range map[string]func(t *testing.T, node string) string{
+		"impersonation": func(t *testing.T, node string) string { t.Helper(); return kubeconfigFile(t, podIdentity(t, node)) },
+		"node":          func(_ *testing.T, node string) string { return kubeletKubeconfig(node) },
+	} {
+		t.Run(identity, func(t *testing.T) { runsTheProbesOfRules(t, identity, kubeconfig) })
+	}
+}
+
+func runsTheProbesOfRules(t *testing.T, identity string, kubeconfig func(t *testing.T, node string) string) {
+	t.Helper()
 	require.NoError(t, testenv.InstallCRDs(t.Context(), plane.Config(), "deploy/crd"))
 	apply(t, "deploy/rbac/agent/agent.yaml", "deploy/admission/agent.yaml")
-	name := nodeName(t)
+	name := "rules-" + identity
 	prepare(t, name)
 	s := newSetup(t)
-	s.start(t, false, agent.Overrides{Kubeconfig: kubeconfigFile(t, podIdentity(t, name))})
+	s.start(t, false, agent.Overrides{Kubeconfig: kubeconfig(t, name)})
 	eventually(t, name, func(n *corev1.Node) bool { return conditionOf(n, appReady).Status == corev1.ConditionFalse })
-	require.Contains(t, s.logs.String(), `"identity"="impersonation"`)
+	require.Contains(t, s.logs.String(), `"identity"="`+identity+`"`)
 
 	client, err := dynamic.NewForConfig(plane.Config())
 	require.NoError(t, err)
