@@ -36,6 +36,9 @@ type state struct {
 	results   map[string]probe.Result
 	observed  map[phaseKey]bool
 	gone      map[string]bool
+	// ruled are the conditions of probes that rules want. They are published like all others, and nobody's boot waits for
+	// them: what is configured on the node is in its config.
+	ruled     map[string]bool
 	nodeUID   types.UID
 	published bool
 	accepted  bool
@@ -47,6 +50,7 @@ func newState(cfg Config, probes []Prober, recorder *timeline.Recorder, m *metri
 	s := &state{
 		recorder: recorder, metrics: m, changed: func() {}, progress: func() {}, probes: probes,
 		images: map[string]prepull.ImageStatus{}, results: map[string]probe.Result{}, observed: map[phaseKey]bool{}, gone: map[string]bool{},
+		ruled: map[string]bool{},
 	}
 	for _, image := range cfg.Images {
 		s.images[image.Ref] = prepull.ImageStatus{Image: image, Name: image.Ref, State: prepull.StatePending}
@@ -98,6 +102,7 @@ func (s *state) addProbe(p Prober) {
 	s.mu.Lock()
 	s.probes = append(slices.Clone(s.probes), p)
 	delete(s.gone, p.Condition)
+	s.ruled[p.Condition] = true
 	s.mu.Unlock()
 	s.changed()
 }
@@ -107,6 +112,7 @@ func (s *state) removeProbe(condition string) {
 	s.mu.Lock()
 	s.probes = slices.DeleteFunc(slices.Clone(s.probes), func(p Prober) bool { return p.Condition == condition })
 	delete(s.results, condition)
+	delete(s.ruled, condition)
 	s.gone[condition] = true
 	s.mu.Unlock()
 	s.changed()
@@ -141,7 +147,7 @@ func (s *state) Desired(at time.Time) nodestatus.Desired {
 		want.Annotations[readiness.AnnotationImages] = s.inventory.next(text, want.Conditions[0].Status, at, s.changed)
 	}
 	boot := s.recorder.Timeline()
-	if _, done := boot.Find(timeline.Published, ""); !done && allTrue(want.Conditions) {
+	if _, done := boot.Find(timeline.Published, ""); !done && s.complete(want.Conditions) {
 		boot.Add(timeline.Phase{Name: timeline.Published, Start: at, End: at})
 	}
 	if text, err := boot.Compact(); err == nil {
@@ -152,7 +158,7 @@ func (s *state) Desired(at time.Time) nodestatus.Desired {
 
 // Published implements nodestatus.Source.
 func (s *state) Published(want nodestatus.Desired, at time.Time) {
-	complete := allTrue(want.Conditions)
+	complete := s.complete(want.Conditions)
 	if complete {
 		s.recorder.Record(timeline.Phase{Name: timeline.Published, Start: at, End: at})
 	}
@@ -199,10 +205,10 @@ func (s *state) mark(name timeline.Name, at time.Time) {
 
 // settled says whether everything that is configured is there, and what is not or never will be.
 func (s *state) settled(mustPublish bool) (done bool, failure error) {
-	conditions := s.conditions()
+	complete := s.complete(s.conditions())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	done = allTrue(conditions) && (s.published || !mustPublish)
+	done = complete && (s.published || !mustPublish)
 	for _, image := range byPriority(slices.Collect(maps.Values(s.images))) {
 		switch {
 		case here(image.State):
@@ -220,8 +226,13 @@ type imageError struct{ ref, cause string }
 
 func (e *imageError) Error() string { return "pull image " + e.ref + ": " + e.cause }
 
-func allTrue(conditions []nodestatus.Condition) bool {
-	return !slices.ContainsFunc(conditions, func(c nodestatus.Condition) bool { return c.Status != corev1.ConditionTrue })
+// complete says whether everything that the config names is True.
+func (s *state) complete(conditions []nodestatus.Condition) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.ContainsFunc(conditions, func(c nodestatus.Condition) bool {
+		return c.Status != corev1.ConditionTrue && !s.ruled[c.Type]
+	})
 }
 
 type phaseKey struct {
