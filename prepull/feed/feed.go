@@ -25,12 +25,17 @@ type Handler[T runtime.Object] struct {
 	Delete func(T)
 }
 
+// watchTimeout is how long a watch lasts at least: an idle node asks for nothing.
+const watchTimeout = 30 * time.Minute
+
 // Run feeds the handler until ctx ends.
 func Run[T runtime.Object](ctx context.Context, name string, lw cache.ListerWatcher, expected T, h Handler[T]) {
 	// An API server that is away is looked for often at first, because nodes wait for it, and by each of a thousand
 	// agents at another time.
 	delay := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 10, Cap: 10 * time.Second}
-	cache.NewReflectorWithOptions(lw, expected, sink[T]{h}, cache.ReflectorOptions{Name: name, Backoff: &delay}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(lw, expected, sink[T]{h}, cache.ReflectorOptions{
+		Name: name, Backoff: &delay, MinWatchTimeout: watchTimeout,
+	}).RunWithContext(ctx)
 }
 
 // sink is the store of a reflector that stores nothing.

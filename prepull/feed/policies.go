@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -44,7 +47,29 @@ func NewPolicies(cfg *rest.Config) (*Policies, error) {
 // Run feeds the handler with all policies until ctx ends.
 func (p *Policies) Run(ctx context.Context, h Handler[*v1alpha1.PrepullPolicy]) {
 	lw := cache.NewListWatchFromClient(p.client, resource, "", fields.Everything())
+	lw.ListWithContextFunc = seldom(lw.ListWithContextFunc)
 	Run(ctx, resource, lw, &v1alpha1.PrepullPolicy{}, h)
+}
+
+// seldom makes a list that was refused wait before it says so, twice as long each time: where there are no policies, or
+// none for us, each of a thousand nodes would otherwise keep asking.
+func seldom(list cache.ListWithContextFunc) cache.ListWithContextFunc {
+	delay := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 1, Steps: 20, Cap: 10 * time.Minute}
+	next := delay
+	return func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		out, err := list(ctx, options)
+		if !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+			next = delay
+			return out, err
+		}
+		timer := time.NewTimer(next.Step())
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		return out, err
+	}
 }
 
 // UpdateStatus writes the status if the policy is still the one that was read, and returns it as it is stored.

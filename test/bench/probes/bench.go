@@ -39,13 +39,15 @@ type fact struct {
 type bench struct {
 	facts   []fact
 	dir     string
+	plane   *testenv.ControlPlane
+	probes  string // the config's
 	stream  watch.Interface
 	last    *corev1.Node
 	closers []func() error
 }
 
-// newBench starts everything; on error nothing is left.
-func newBench(ctx context.Context) (_ *bench, err error) {
+// newBench starts everything but the agent; on error nothing is left. The API server gets the arguments besides its own.
+func newBench(ctx context.Context, apiServerArgs ...string) (_ *bench, err error) {
 	b := &bench{}
 	defer func() {
 		if err != nil {
@@ -56,11 +58,10 @@ func newBench(ctx context.Context) (_ *bench, err error) {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
 	b.closers = append(b.closers, func() error { return os.RemoveAll(b.dir) })
-	plane, err := testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{})
-	if err != nil {
+	if b.plane, err = testenv.NewControlPlane(ctx, testenv.ControlPlaneConfig{APIServerArgs: apiServerArgs}); err != nil {
 		return nil, err
 	}
-	b.closers = append(b.closers, plane.Stop)
+	b.closers = append(b.closers, b.plane.Stop)
 	ctd, err := testenv.NewContainerd(ctx, testenv.ContainerdConfig{})
 	if err != nil {
 		return nil, err
@@ -92,29 +93,35 @@ func newBench(ctx context.Context) (_ *bench, err error) {
 		}},
 		{"http", "headstart.dev/HttpReady", endpoint.set},
 	}
-	if err := b.observe(ctx, plane); err != nil {
-		return nil, err
-	}
-	config := fmt.Sprintf(`
-apiVersion: agent.headstart.dev/v1alpha1
-kind: AgentConfig
-nodeName: %s
-kubeconfig: %s
-stateDir: %s/state
+	b.probes = fmt.Sprintf(`
 containerd: {address: %s}
 probes:
 - {name: cni, type: cni, confDir: %s, failureThreshold: 1}
 - {name: csi, type: csi, drivers: [%s], kubeletDir: %s, failureThreshold: 1}
 - {name: unit, type: systemd, unit: bench.service, failureThreshold: 1}
-- {name: http, type: http, url: %q, period: 50ms, failureThreshold: 1}
-metrics: {bindAddress: "0"}
-`, nodeName, plane.Kubeconfig("system:node:"+nodeName, "system:nodes"), b.dir, ctd.Address(), ctd.CNIConfDir(), driverName, b.dir, endpoint.url)
-	return b, b.startAgent(ctx, config)
+`, ctd.Address(), ctd.CNIConfDir(), driverName, b.dir) + "- {name: http, type: http, url: '" + endpoint.url + "', failureThreshold: 1"
+	return b, b.observe(ctx)
 }
 
+// config is the agent's. An HTTP endpoint sends no events: it is looked at every httpPeriod.
+func (b *bench) config(httpPeriod time.Duration) []byte {
+	return fmt.Appendf(nil, `
+apiVersion: agent.headstart.dev/v1alpha1
+kind: AgentConfig
+nodeName: %s
+kubeconfig: %s
+stateDir: %s/state
+metrics: {bindAddress: "0"}
+%s, period: %v}
+`, nodeName, b.plane.Kubeconfig(agentUser, "system:nodes"), b.dir, b.probes, httpPeriod)
+}
+
+// agentUser is who the agent is to the API server.
+const agentUser = "system:node:" + nodeName
+
 // observe makes the Node and watches it as an administrator.
-func (b *bench) observe(ctx context.Context, plane *testenv.ControlPlane) error {
-	client, err := kubernetes.NewForConfig(plane.Config())
+func (b *bench) observe(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(b.plane.Config())
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
@@ -130,8 +137,8 @@ func (b *bench) observe(ctx context.Context, plane *testenv.ControlPlane) error 
 	return nil
 }
 
-func (b *bench) startAgent(ctx context.Context, config string) error {
-	cfg, err := agent.Parse([]byte(config))
+func (b *bench) startAgent(ctx context.Context, config []byte) error {
+	cfg, err := agent.Parse(config)
 	if err != nil {
 		return err
 	}
@@ -154,32 +161,39 @@ func (b *bench) close() error {
 	return err
 }
 
-// measure makes a fact true many times and returns how long the condition took, sorted.
-func (b *bench) measure(ctx context.Context, f fact, runs int) ([]time.Duration, error) {
-	took := make([]time.Duration, 0, runs)
+// measured are the times from fact to condition, sorted, and the moments of the facts.
+type measured struct {
+	took  []time.Duration
+	facts []time.Time
+}
+
+// measure makes a fact true many times.
+func (b *bench) measure(ctx context.Context, f fact, runs int) (measured, error) {
+	var out measured
 	for range runs {
 		if err := f.set(ctx, false); err != nil {
-			return nil, err
+			return measured{}, err
 		}
 		if _, err := b.await(ctx, f.condition, corev1.ConditionFalse); err != nil {
-			return nil, err
+			return measured{}, err
 		}
 		// Facts come at any moment of a poller's period, the agent's own included.
 		if err := pause(ctx, 20*time.Millisecond+rand.N(300*time.Millisecond)); err != nil { //nolint:gosec // no secret
-			return nil, err
+			return measured{}, err
 		}
 		started := time.Now()
 		if err := f.set(ctx, true); err != nil {
-			return nil, err
+			return measured{}, err
 		}
 		seen, err := b.await(ctx, f.condition, corev1.ConditionTrue)
 		if err != nil {
-			return nil, err
+			return measured{}, err
 		}
-		took = append(took, seen.Sub(started))
+		out.took = append(out.took, seen.Sub(started))
+		out.facts = append(out.facts, started)
 	}
-	slices.Sort(took)
-	return took, nil
+	slices.Sort(out.took)
+	return out, nil
 }
 
 // await returns the moment at which the Node carries a condition with a status.
