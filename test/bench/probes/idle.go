@@ -53,25 +53,8 @@ func idle(ctx context.Context, out io.Writer, binary string, length time.Duratio
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	if err := testenv.InstallCRDs(ctx, b.plane.Config(), "deploy/crd"); err != nil {
-		return err
-	}
-	if err := testenv.ApplyFiles(ctx, b.plane.Config(), "deploy/rbac/agent/agent.yaml", "deploy/rbac/agent/prepull.yaml"); err != nil {
-		return err
-	}
-	pid, err := b.runBinary(ctx, binary)
+	pid, err := b.boot(ctx, binary)
 	if err != nil {
-		return err
-	}
-	for _, f := range b.facts {
-		if err := f.set(ctx, true); err != nil {
-			return err
-		}
-		if _, err := b.await(ctx, f.condition, corev1.ConditionTrue); err != nil {
-			return err
-		}
-	}
-	if err := pause(ctx, calm); err != nil {
 		return err
 	}
 	before, err := costOf(pid, audit)
@@ -96,6 +79,28 @@ func idle(ctx context.Context, out io.Writer, binary string, length time.Duratio
 		return fmt.Errorf("an idle agent costs %.4f%% of a core and %d API requests, allowed are %.1f%% and none", 100*share, requests, 100*idleLimit)
 	}
 	return nil
+}
+
+// boot runs the agent in a cluster that has all of Headstart installed, until everything is True and nothing is due.
+func (b *bench) boot(ctx context.Context, binary string) (pid int, err error) {
+	if err := testenv.InstallCRDs(ctx, b.plane.Config(), "deploy/crd"); err != nil {
+		return 0, err
+	}
+	if err := testenv.ApplyFiles(ctx, b.plane.Config(), "deploy/rbac/agent/agent.yaml", "deploy/rbac/agent/prepull.yaml"); err != nil {
+		return 0, err
+	}
+	if pid, err = b.runBinary(ctx, binary); err != nil {
+		return 0, err
+	}
+	for _, f := range b.facts {
+		if err := f.set(ctx, true); err != nil {
+			return 0, err
+		}
+		if _, err := b.await(ctx, f.condition, corev1.ConditionTrue); err != nil {
+			return 0, err
+		}
+	}
+	return pid, pause(ctx, calm)
 }
 
 // runBinary starts the agent as a process of its own, whose CPU time can be told from the benchmark's.
