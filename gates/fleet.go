@@ -3,7 +3,6 @@ package gates
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 	"unique"
 
@@ -25,6 +24,7 @@ const ReservationTTL = 30 * time.Second
 type Fleet struct {
 	nodes     map[string]*node
 	warm      map[string]map[string]*node // by image key, then node name
+	labels    map[string]map[string]*node // by label of placement Required, then node name
 	hostnames map[string]int              // how many nodes claim a hostname label
 	pods      map[types.UID]occupant
 	expiry    []reservation // in order of their end
@@ -103,7 +103,7 @@ type reservation struct {
 // NewFleet returns a fleet without nodes.
 func NewFleet() *Fleet {
 	return &Fleet{
-		nodes: map[string]*node{}, warm: map[string]map[string]*node{}, hostnames: map[string]int{}, pods: map[types.UID]occupant{},
+		nodes: map[string]*node{}, warm: map[string]map[string]*node{}, labels: map[string]map[string]*node{}, hostnames: map[string]int{}, pods: map[types.UID]occupant{},
 	}
 }
 
@@ -121,12 +121,8 @@ func (f *Fleet) SetNode(now *Node) []Dependency {
 	}
 	f.nodes[now.Name()] = next
 	f.hostnames[now.hostname()]++
-	for _, key := range now.warm {
-		if f.warm[key] == nil {
-			f.warm[key] = map[string]*node{}
-		}
-		f.warm[key][now.Name()] = next
-	}
+	file(f.warm, now.warm, next)
+	file(f.labels, now.warmLabels(), next)
 	f.fixed++
 	f.room++
 	return improved(next)
@@ -148,9 +144,23 @@ func (f *Fleet) unindex(old *node) {
 	if f.hostnames[old.hostname()]--; f.hostnames[old.hostname()] == 0 {
 		delete(f.hostnames, old.hostname())
 	}
-	for _, key := range old.warm {
-		if delete(f.warm[key], old.Name()); len(f.warm[key]) == 0 {
-			delete(f.warm, key)
+	unfile(f.warm, old.warm, old.Name())
+	unfile(f.labels, old.warmLabels(), old.Name())
+}
+
+func file(index map[string]map[string]*node, keys []string, n *node) {
+	for _, key := range keys {
+		if index[key] == nil {
+			index[key] = map[string]*node{}
+		}
+		index[key][n.Name()] = n
+	}
+}
+
+func unfile(index map[string]map[string]*node, keys []string, name string) {
+	for _, key := range keys {
+		if delete(index[key], name); len(index[key]) == 0 {
+			delete(index, key)
 		}
 	}
 }
@@ -172,10 +182,8 @@ func improved(n *node) []Dependency {
 	for _, key := range n.warm {
 		out = append(out, Dependency{Kind: KindImage, Name: key})
 	}
-	for key := range n.object.Labels {
-		if strings.HasPrefix(key, WarmLabelPrefix) {
-			out = append(out, Dependency{Kind: KindWarmLabel, Name: key})
-		}
+	for _, key := range n.warmLabels() {
+		out = append(out, Dependency{Kind: KindWarmLabel, Name: key})
 	}
 	for _, condition := range n.conditions {
 		out = append(out, Dependency{Kind: KindNodeCondition, Name: condition})

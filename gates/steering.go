@@ -116,15 +116,21 @@ func (f *Fleet) LabelTargets(shape *Shape, pods int) []*Node {
 
 // Labelled lists the nodes that have a label of placement Required, by label.
 func (f *Fleet) Labelled() map[string][]*Node {
-	out := map[string][]*Node{}
-	for _, n := range f.nodes {
-		if n.Node == nil {
-			continue
+	out := make(map[string][]*Node, len(f.labels))
+	for key, nodes := range f.labels {
+		for _, n := range nodes {
+			out[key] = append(out[key], n.Node)
 		}
-		for key := range n.object.Labels {
-			if strings.HasPrefix(key, WarmLabelPrefix) {
-				out[key] = append(out[key], n.Node)
-			}
+	}
+	return out
+}
+
+// warmLabels lists the labels of placement Required that a node has.
+func (n *Node) warmLabels() []string {
+	var out []string
+	for key := range n.object.Labels {
+		if strings.HasPrefix(key, WarmLabelPrefix) {
+			out = append(out, key)
 		}
 	}
 	return out

@@ -48,6 +48,7 @@ func (w *waitlist) decide(key types.NamespacedName, now time.Time) (d decision, 
 		return d, false
 	}
 	d.pod = pod.Pod
+	pod.woken = false
 	left := 0
 	for _, gate := range pod.Gates {
 		if slices.Contains(pod.lifted, gate) {

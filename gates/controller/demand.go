@@ -94,9 +94,8 @@ func (w *waitlist) labels(expired func(label string, wanted bool) bool) []labelC
 	if !w.sources.fleetReady() {
 		return nil
 	}
-	want := w.wantedLabels()
+	want, have := w.wantedLabels(), w.fleet.Labelled()
 	var out []labelChange
-	have := w.fleet.Labelled()
 	for label, nodes := range want {
 		expired(label, true)
 		for _, node := range nodes {

@@ -79,6 +79,7 @@ func (s *source) WaitForSync(ctx context.Context) error {
 	if !toolscache.WaitForCacheSync(ctx.Done(), s.synced...) {
 		return fmt.Errorf("wait for the first view of pods, policies and nodes: %w", context.Cause(ctx))
 	}
+	s.enqueue(s.waitlist.open())
 	s.book.open()
 	return nil
 }

@@ -15,7 +15,9 @@ import (
 type waitlist struct {
 	sources factSources
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// awake is false while the first view comes in: nobody looks before it is complete, and then everybody does.
+	awake    bool
 	policies map[string]*gates.Policy // in force, by gate name
 	pods     map[types.NamespacedName]*waiting
 	byGate   map[string]map[types.NamespacedName]*waiting
@@ -45,6 +47,9 @@ type waiting struct {
 	dependencies []gates.Dependency
 	// lifted gates were removed by us; the watch has not shown it yet.
 	lifted []string
+	// woken says that the pod was told to look again and has not done so yet: a thousand nodes that turn up do not tell it
+	// a thousand times.
+	woken bool
 	// prefers says that a gate which is gone already was lifted by a policy that steers; the last one takes that along.
 	prefers bool
 }
@@ -224,6 +229,14 @@ func (w *waitlist) arrived(dependency gates.Dependency) []types.NamespacedName {
 	return w.wake([]gates.Dependency{dependency})
 }
 
+// open says that the first view is complete, and returns everyone.
+func (w *waitlist) open() []types.NamespacedName {
+	w.mu.Lock()
+	w.awake = true
+	w.mu.Unlock()
+	return w.everyone()
+}
+
 // everyone returns all pods with a gate that a policy names.
 func (w *waitlist) everyone() []types.NamespacedName {
 	w.mu.Lock()
@@ -274,10 +287,14 @@ func (w *waitlist) expire(now time.Time) (wake []types.NamespacedName, next time
 // wake lists the pods that wait for any of the dependencies. Pods that wait for an image are left to sleep when no warm
 // node has room for them: ten thousand pods need not look at each node that frees one place.
 func (w *waitlist) wake(dependencies []gates.Dependency) []types.NamespacedName {
+	if !w.awake {
+		return nil
+	}
 	var out []types.NamespacedName
 	for _, dependency := range dependencies {
 		for key, pod := range w.waiters[dependency] {
-			if dependency.Kind != gates.KindImage || w.fleet.HasRoom(pod.Shape) {
+			if !pod.woken && (dependency.Kind != gates.KindImage || w.fleet.HasRoom(pod.Shape)) {
+				pod.woken = true
 				out = append(out, key)
 			}
 		}

@@ -41,6 +41,7 @@ func newWorld(t *testing.T, policies ...*gates.Policy) *world {
 		need:       func(d gates.Dependency) { w.needed[d] = true },
 		drop:       func(d gates.Dependency) { delete(w.needed, d) },
 	}
+	w.open()
 	w.enforce(policies...)
 	return w
 }
@@ -143,6 +144,7 @@ func TestOnlyPodsThatWaitForAThingLookAgain(t *testing.T) {
 	flags := gates.Dependency{Kind: gates.KindConfigMap, Namespace: "shop", Name: "flags"}
 	require.True(t, w.needed[flags])
 	require.Equal(t, []types.NamespacedName{first}, w.arrived(flags))
+	require.Empty(t, w.arrived(flags), "it has been told and has not looked yet")
 	require.Empty(t, lifts(w.decideAt(first, 0)))
 	w.there["flags"] = true
 	require.Equal(t, []string{gateA}, lifts(w.decideAt(first, 0)))
@@ -150,6 +152,17 @@ func TestOnlyPodsThatWaitForAThingLookAgain(t *testing.T) {
 	require.Empty(t, lifts(w.decideAt(second, 0)))
 	w.deletePod(w.read(object("first", "flags", gateA)))
 	require.False(t, w.needed[flags], "a watch ends with the last pod that waits")
+}
+
+func TestNobodyIsToldBeforeTheFirstViewIsComplete(t *testing.T) {
+	w := newWorld(t, compile(t, gateA, v1alpha1.PlacementPreferred, images()))
+	w.awake = false
+	key := w.put(object("web", "x", gateA))
+	image := gates.Dependency{Kind: gates.KindImage, Name: "registry.example/app:v1"}
+	w.warmNode("n1", "4")
+	require.Empty(t, w.arrived(image))
+	require.Equal(t, []types.NamespacedName{key}, w.open(), "then everybody looks")
+	require.Equal(t, []types.NamespacedName{key}, w.arrived(image))
 }
 
 func TestASuccessorIsAnotherPod(t *testing.T) {
