@@ -82,7 +82,11 @@ func TestLabelsComeAtOnceAndGoLate(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if err := json.Unmarshal(action.(clienttesting.PatchAction).GetPatch(), &patch); err != nil {
+		sent, ok := action.(clienttesting.PatchAction)
+		if !ok {
+			return false, nil, nil
+		}
+		if err := json.Unmarshal(sent.GetPatch(), &patch); err != nil {
 			return true, nil, err
 		}
 		written = append(written, string(patch.Metadata.UID), patch.Metadata.Labels[label])
@@ -141,7 +145,7 @@ func TestBellFoldsRings(t *testing.T) {
 		for range 100 {
 			b.ring()
 		}
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		require.Equal(t, 2, looks)
 		cancel()
 		synctest.Wait()

@@ -44,7 +44,7 @@ const (
 	eventsPatience = 2 * time.Second
 	eventsLook     = 50 * time.Millisecond
 	messageLimit   = 1024
-	nameLimit       = 200
+	nameLimit      = 200
 	// toldLimit bounds the memory of what was told, of pods that were deleted while they waited too.
 	toldLimit = 100_000
 )

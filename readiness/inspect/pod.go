@@ -120,7 +120,7 @@ func explainGate(name string, pod *gates.Pod, policies []v1alpha1.GatePolicy, fa
 }
 
 // next says what follows when a gate of the pod is lifted.
-func (r *PodReport) next(gate string, all []string, placement v1alpha1.Placement) string {
+func (p *PodReport) next(gate string, all []string, placement v1alpha1.Placement) string {
 	var others []string
 	for _, other := range all {
 		if other != gate {
@@ -134,7 +134,7 @@ func (r *PodReport) next(gate string, all []string, placement v1alpha1.Placement
 		return "then the pod waits for its other gates: " + strings.Join(others, ", ")
 	case placement == v1alpha1.PlacementRequired:
 		return "then it runs on one of the warm nodes, and on no other"
-	case placement == v1alpha1.PlacementPreferred && r.Warm != nil:
+	case placement == v1alpha1.PlacementPreferred && p.Warm != nil:
 		return "then it is steered to a warm node with room, if there is one"
 	}
 	return "then the scheduler places the pod"
