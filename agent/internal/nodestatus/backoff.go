@@ -1,7 +1,6 @@
 package nodestatus
 
 import (
-	"cmp"
 	"context"
 	"math/rand/v2"
 	"time"
@@ -12,23 +11,17 @@ const (
 	// lastDelay is how late a recovered API server is noticed at worst; a thousand nodes that retry at this pace send it
 	// 200 requests a second.
 	lastDelay = 5 * time.Second
-	// lastRefused is that of a question which the API server has refused: only an administrator changes that.
-	lastRefused = 10 * time.Minute
 )
 
 // backoff is capped and exponential, with jitter, so that nodes that lost the API server together do not come back
 // together.
-type backoff struct {
-	delay time.Duration
-	// last is the longest delay; 0 is lastDelay.
-	last time.Duration
-}
+type backoff struct{ delay time.Duration }
 
 func (b *backoff) reset() { b.delay = 0 }
 
 // next is the time to wait before the next attempt: half of it fixed, half random.
 func (b *backoff) next() time.Duration {
-	b.delay = min(max(b.delay*2, firstDelay), cmp.Or(b.last, lastDelay))
+	b.delay = min(max(b.delay*2, firstDelay), lastDelay)
 	//nolint:gosec // jitter needs no secret
 	return b.delay/2 + rand.N(b.delay/2)
 }

@@ -22,17 +22,12 @@ import (
 	"headstart.dev/readiness/v1alpha1"
 )
 
-<<<<<<< HEAD
 // forms are the resources of which the agent runs probes: our own rules and those of the guide, which are the same.
 var forms = []schema.GroupVersion{v1alpha1.GroupVersion, guide.GroupVersion}
 
 // FollowRules calls changed with every NodeReadinessRule, ours before the guide's and ordered by name, at first and
 // whenever the spec of one changes, until ctx ends; never twice at once. It returns at once, and without an error, where
-// there are no such resources or we may not read them: a kubelet's credentials may not.
-=======
-// FollowRules calls changed with every NodeReadinessRule, ordered by name, at first and whenever the spec of one changes,
-// until ctx ends. Where there is no such resource, or we may not read it, it asks again ever more seldom.
->>>>>>> fa097c2 (Measure an agent that has nothing to do, and let it ask for nothing)
+// there are no such resources or we may not read them: a question for ever would be one too many of an idle node.
 func FollowRules(ctx context.Context, config *rest.Config, changed func([]v1alpha1.NodeReadinessRule)) error {
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -58,25 +53,12 @@ func FollowRules(ctx context.Context, config *rest.Config, changed func([]v1alph
 // followForm follows the rules of one resource until ctx ends, or until it is known that there is none to follow.
 func followForm(ctx context.Context, resource dynamic.ResourceInterface, changed func([]v1alpha1.NodeReadinessRule)) {
 	var retry backoff
-	refused := backoff{last: lastRefused}
 	for {
 		started := time.Now()
 		err := followRules(ctx, resource, changed)
-<<<<<<< HEAD
 		if ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 			return
-=======
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // asked to stop, which is no failure
-		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
-			if !refused.wait(ctx) {
-				return nil
-			}
-			continue
->>>>>>> fa097c2 (Measure an agent that has nothing to do, and let it ask for nothing)
 		}
-		refused.reset()
 		if time.Since(started) > stableWatch {
 			retry.reset()
 		}
