@@ -24,7 +24,7 @@ const (
 	steerInterval = time.Second
 	// steerGrace is for how long a node keeps the label after the policy's list has changed. Most nodes take over a new
 	// list within it, and are then not written twice for nothing; a pod that is led to one meanwhile joins its pull.
-	steerGrace = 10 * time.Second
+	steerGrace = 30 * time.Second
 	// steerMost bounds the wait after a failed write; it doubles from steerInterval.
 	steerMost = 30 * time.Second
 )

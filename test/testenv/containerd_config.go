@@ -50,6 +50,19 @@ func (c *Containerd) prepare() error {
 	return err
 }
 
+// Mirror has containerd ask another registry first for what belongs to r, as a peer cache (Spegel) sets it up: a mirror in
+// r's hosts.toml, with r behind it. It takes effect at once.
+func (c *Containerd) Mirror(r, mirror *Registry) error {
+	if err := c.AddRegistry(mirror); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("server = %q\n\n[host.%q]\ncapabilities = [\"pull\", \"resolve\"]\n", "http://"+r.Host(), "http://"+mirror.Host())
+	if err := os.WriteFile(c.work.Path("certs.d", r.Host(), "hosts.toml"), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write hosts.toml of %s: %w", r.Host(), err)
+	}
+	return nil
+}
+
 // AddRegistry lets containerd pull from one more registry; it takes effect at once. In a Host, the registry appears on
 // the host's loopback.
 func (c *Containerd) AddRegistry(r *Registry) error {

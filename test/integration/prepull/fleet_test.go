@@ -31,10 +31,8 @@ import (
 
 const (
 	largeFleet = 1000
-	// pacedFleet takes turns: four times as many nodes as slots.
-	pacedFleet, fleetSlots = 400, 100
-	// pullTime is what one simulated pull takes.
-	pullTime = 300 * time.Millisecond
+	// fleetSlots is how many of them pull at once where they take turns.
+	fleetSlots = 100
 )
 
 // fleet is a thousand agents: the real watch and the real decision of each, as its node's identity; only the pull is
@@ -45,6 +43,7 @@ type fleet struct {
 	heard   []atomic.Int64 // by node: when it first wanted the newest image, in nanoseconds since the epoch
 	newest  atomic.Value   // digest
 	writes  atomic.Int64
+	meter   *meter
 
 	mu            sync.Mutex
 	pulling, most int
@@ -82,12 +81,7 @@ func (f *fleet) pull(ctx context.Context, client kubernetes.Interface, name stri
 	f.most = max(f.most, f.pulling)
 	f.started[images[0].AtDigest]++
 	f.mu.Unlock()
-	timer := time.NewTimer(pullTime)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+	f.meter.pull(ctx, f.t)
 	f.mu.Lock()
 	f.pulling--
 	f.mu.Unlock()
@@ -141,7 +135,7 @@ func startFleet(t *testing.T, c *cluster, reg *registry, size, slots int) (*flee
 	name := strings.ToLower(t.Name())
 	names := c.fleetNodes(name, size)
 	startController(t, controller.Config{Resolver: reg, Slots: slots})
-	f := &fleet{t: t, watcher: make([]*policy.Watcher, size), heard: make([]atomic.Int64, size), started: map[string]int{}}
+	f := &fleet{t: t, meter: newMeter(t), watcher: make([]*policy.Watcher, size), heard: make([]atomic.Int64, size), started: map[string]int{}}
 	f.newest.Store("")
 	cfg := plane.Config()
 	cfg.QPS = -1
@@ -158,6 +152,7 @@ func startFleet(t *testing.T, c *cluster, reg *registry, size, slots int) (*flee
 	c.eventually(name, "the whole fleet is warm", func(s v1alpha1.PrepullPolicyStatus) bool { return s.Nodes == f.all() })
 	require.Equal(t, size, f.started[digestOf(image, 0)], "each node pulled once")
 	require.Equal(t, int64(size), f.writes.Load(), "one write a node")
+	c.labelled(readiness.PrepullLabel(name), names...)
 	return f, obj
 }
 
@@ -175,6 +170,8 @@ func (f *fleet) move(c *cluster, reg *registry, obj *v1alpha1.PrepullPolicy) (be
 	f.mu.Lock()
 	f.most = 0
 	f.mu.Unlock()
+	f.meter.reset()
+	nodesBefore := requests(f.t, "nodes")
 	f.newest.Store(digestOf(image, 1))
 	reg.set(func() { reg.moved[image] = 1 })
 	changed := time.Now()
@@ -191,6 +188,14 @@ func (f *fleet) move(c *cluster, reg *registry, obj *v1alpha1.PrepullPolicy) (be
 		len(began), began[0].Round(time.Millisecond), began[len(began)/2].Round(time.Millisecond), began[len(began)-1].Round(time.Millisecond),
 		took.Round(time.Millisecond), f.most)
 	require.Equal(f.t, int64(2*len(began)), f.writes.Load(), "one write a node and image")
+	peak, all := f.meter.peak(f.t)
+	f.t.Logf("the registry was asked at most %d times in a second, %d times in all", peak, all)
+	require.Equal(f.t, pullRequests*len(began), all)
+	nodes := requests(f.t, "nodes")
+	writes, reads := nodes["PATCH"]+nodes["PUT"]-nodesBefore["PATCH"]-nodesBefore["PUT"], nodes["GET"]+nodes["LIST"]-nodesBefore["GET"]-nodesBefore["LIST"]
+	f.t.Logf("%.3f writes and %.3f reads of a Node, of agents and controller together", float64(writes)/float64(len(began)), float64(reads)/float64(len(began)))
+	require.LessOrEqual(f.t, writes, 2*len(began), "at most two writes a node, the label's included")
+	require.LessOrEqual(f.t, reads, len(began)/10, "nobody reads Nodes for it; polls of the test itself aside")
 	return began, took
 }
 
@@ -208,13 +213,14 @@ func TestPolicyReachesAThousandAgents(t *testing.T) {
 	require.Equal(t, before["LIST"]+before["WATCH"], after["LIST"]+after["WATCH"], "a change costs no agent another read")
 }
 
-// TestFleetTakesTurns has the fleet pull with a tenth of it at once.
+// TestFleetTakesTurns has the fleet pull with a tenth of it at once. What the registry is asked in a second is the measure
+// of the slots: compare it with what TestPolicyReachesAThousandAgents prints.
 func TestFleetTakesTurns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a thousand agents")
 	}
 	c, reg := newCluster(t), newRegistry()
-	f, obj := startFleet(t, c, reg, pacedFleet, fleetSlots)
+	f, obj := startFleet(t, c, reg, largeFleet, fleetSlots)
 	f.move(c, reg, obj)
 	require.LessOrEqual(t, f.most, fleetSlots, "the registry is never asked by more nodes than there are slots")
 }

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// settleTime bounds what takes milliseconds on an idle machine.
-	settleTime = 30 * time.Second
+	// settleTime bounds what takes milliseconds on an idle machine, and 20 s for a fleet of a thousand that takes turns.
+	settleTime = 2 * time.Minute
 	pollTime   = 10 * time.Millisecond
 
 	namespace = "headstart-system"
