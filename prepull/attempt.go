@@ -33,6 +33,9 @@ func backoff(failures int, random func(int64) int64) time.Duration {
 // pull tries one image until it is there, cannot heal, is given up, or ctx ends.
 func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 	log := p.cfg.Log.WithValues("image", name)
+	if !pl.due(ctx) {
+		return
+	}
 	for failures := 0; ; {
 		var before int64
 		p.update(pl, func(s *ImageStatus) {

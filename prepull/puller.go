@@ -47,6 +47,7 @@ type Puller struct {
 type pull struct {
 	status  ImageStatus
 	started bool
+	delay   time.Duration // before the first attempt
 	cancel  context.CancelFunc
 	deliver sync.Mutex // one Observer call at a time for one image
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
@@ -73,7 +74,7 @@ func minFree(text string) (bytes int64, percent int, err error) {
 	return size.Value(), 0, nil
 }
 
-// storePuller closes the store when the puller has ended.
+// storePuller lets the puller know what has gone from the store, and closes the store when the puller has ended.
 type storePuller struct {
 	puller *prepull.Puller
 	store  *containerd.Store
@@ -82,5 +83,9 @@ type storePuller struct {
 func (p storePuller) SetImages(images []prepull.Image) { p.puller.SetImages(images) }
 
 func (p storePuller) Run(ctx context.Context) error {
-	return errors.Join(p.puller.Run(ctx), p.store.Close())
+	var watching sync.WaitGroup
+	watching.Go(func() { p.store.Watch(ctx, p.puller.Check) })
+	err := p.puller.Run(ctx)
+	watching.Wait()
+	return errors.Join(err, p.store.Close())
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -114,14 +115,11 @@ func TestMissingKeepsTheOrder(t *testing.T) {
 	require.Len(t, wants, 3, "the caller's list stays")
 }
 
-// BenchmarkIndex prints what one question costs in a fleet of 5,000 nodes with 50 images each (100 in the whole
-// fleet), and what one node's change costs.
-func BenchmarkIndex(b *testing.B) {
-	random := rand.New(rand.NewPCG(3, 4))
-	var x warm.Index
-	inventory := func() prepull.Inventory { return prepull.Inventory{Warm: present(random.Perm(100)[:50]...)} }
+// largeFleet is 5,000 nodes with 50 images each (100 in the whole fleet), 4,000 of which have all, and 50 wants.
+func largeFleet(random *rand.Rand) (*warm.Index, []warm.Want) {
+	x := &warm.Index{}
 	for i := range 5000 {
-		x.Set(fmt.Sprintf("ip-10-0-%d-%d.ec2.internal", i/256, i%256), inventory())
+		x.Set(fmt.Sprintf("ip-10-0-%d-%d.ec2.internal", i/256, i%256), prepull.Inventory{Warm: present(random.Perm(100)[:50]...)})
 	}
 	all := prepull.Inventory{Warm: present(random.Perm(100)...)}
 	for i := range 4000 {
@@ -131,6 +129,27 @@ func BenchmarkIndex(b *testing.B) {
 	for i := range 50 {
 		wants = append(wants, warm.Want{Name: name(i), Digest: digest(i)})
 	}
+	return x, wants
+}
+
+// TestIndexAnswersWithinAMillisecond takes the best of many answers: what others do on the machine is not the index's.
+func TestIndexAnswersWithinAMillisecond(t *testing.T) {
+	x, wants := largeFleet(rand.New(rand.NewPCG(3, 4)))
+	best := time.Hour
+	for range 100 {
+		began := time.Now()
+		nodes := x.Nodes(wants...)
+		best = min(best, time.Since(began))
+		require.GreaterOrEqual(t, len(nodes), 4000)
+	}
+	t.Logf("which of 5,000 nodes have these 50 images: %v", best)
+	require.Less(t, best, time.Millisecond)
+}
+
+// BenchmarkIndex prints what one question costs in a large fleet, and what one node's change costs.
+func BenchmarkIndex(b *testing.B) {
+	random := rand.New(rand.NewPCG(3, 4))
+	x, wants := largeFleet(random)
 	b.Run("which nodes have these 50 images", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -145,7 +164,7 @@ func BenchmarkIndex(b *testing.B) {
 		}
 	})
 	b.Run("a node publishes anew", func(b *testing.B) {
-		inv := inventory()
+		inv := prepull.Inventory{Warm: present(random.Perm(100)[:50]...)}
 		for b.Loop() {
 			x.Set("ip-10-0-18-1.ec2.internal", inv)
 		}

@@ -208,14 +208,25 @@ func (c *cluster) events(image string) (messages []string) {
 	return messages
 }
 
-func (c *cluster) criHas(image string) bool {
+// criImage is what the kubelet sees of an image; nil when it is not there.
+func (c *cluster) criImage(image string) *runtimeapi.Image {
 	c.t.Helper()
 	conn, err := c.ctd.CRI()
 	require.NoError(c.t, err)
 	defer func() { require.NoError(c.t, conn.Close()) }()
 	status, err := runtimeapi.NewImageServiceClient(conn).ImageStatus(c.t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: image}})
 	require.NoError(c.t, err)
-	return status.GetImage() != nil
+	return status.GetImage()
+}
+
+func (c *cluster) criHas(image string) bool { return c.criImage(image) != nil }
+
+// labelled says whether the node carries the policy's label.
+func (c *cluster) labelled(policy string) bool {
+	c.t.Helper()
+	var node corev1.Node
+	require.NoError(c.t, c.Get(c.t.Context(), client.ObjectKey{Name: nodeName}, &node))
+	return node.Labels[readiness.PrepullLabel(policy)] == "true"
 }
 
 func (c *cluster) criRemove(image string) {
@@ -299,4 +310,17 @@ func TestPolicyOnARealNode(t *testing.T) {
 		s := c.status("web")
 		return s.Nodes == v1alpha1.NodeCounts{Matched: 1, Ready: 1} && len(s.Images) >= 2
 	})
+	c.eventually("the policy's label leads here", func() bool { return c.labelled("web") })
+	require.True(t, c.criImage(v2).GetPinned(), "the kubelet's garbage collection leaves it alone")
+
+	// Somebody removes what the policy wants: the node says so, and has it back.
+	c.criRemove(lonely)
+	c.eventually("it is fetched again", func() bool { return c.criHas(lonely) && c.warm(lonely) })
+
+	// A policy that goes takes its pins along, and leaves the images to the kubelet.
+	require.NoError(t, c.Delete(t.Context(), &v1alpha1.PrepullPolicy{ObjectMeta: metav1.ObjectMeta{Name: "web"}}))
+	c.eventually("nothing is pinned", func() bool {
+		return !c.criImage(v2).GetPinned() && !c.criImage(lonely).GetPinned() && !c.labelled("web")
+	})
+	require.True(t, c.criHas(v2) && c.criHas(lonely), "deletion is the kubelet's")
 }

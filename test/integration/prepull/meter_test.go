@@ -42,6 +42,7 @@ func newMeter(t *testing.T) *meter {
 
 // pull makes the requests of one pull, over its time.
 func (m *meter) pull(ctx context.Context, t *testing.T) {
+	t.Helper()
 	for range pullRequests {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.server.URL, http.NoBody)
 		if err != nil {
