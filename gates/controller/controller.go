@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -223,6 +224,9 @@ func (r *reconciler) reread(ctx context.Context, key types.NamespacedName) error
 	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
 	defer cancel()
 	pod, err := r.clients.CoreV1().Pods(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // the watch says so in a moment
+	}
 	if err != nil {
 		return fmt.Errorf("read pod %s: %w", key, err)
 	}

@@ -24,7 +24,7 @@ const patchTimeout = 30 * time.Second
 const fieldManager = "headstart-gates"
 
 // liftPatch is the strategic merge patch that removes gates. It names them (never an index: other owners remove theirs
-// at the same time, and never null: that removes everybody's) and holds for one pod only, by its UID.
+// at the same time, and never null: that removes everybody's) and holds for one state of one pod only.
 type liftPatch struct {
 	Metadata patchMetadata `json:"metadata"`
 	Spec     patchSpec     `json:"spec"`
@@ -32,9 +32,11 @@ type liftPatch struct {
 
 type patchMetadata struct {
 	UID types.UID `json:"uid"`
-	// ResourceVersion is set when the affinity goes along: the list of preferences is replaced as a whole, so it must be
-	// the one that was read.
-	ResourceVersion string `json:"resourceVersion,omitempty"`
+	// ResourceVersion makes the API server refuse a patch of a pod that changed since it was read. The list of preferences
+	// is replaced as a whole, so it must be the one that was read. And a patch that reaches a pod at the moment of its
+	// deletion completes the deletion, by name: without the version it was seen to delete the pod that had taken the name.
+	// Source: k8s.io/apiserver pkg/registry/generic/registry/store.go@v0.37.2, deleteWithoutFinalizers.
+	ResourceVersion string `json:"resourceVersion"`
 }
 
 type patchSpec struct {
@@ -59,12 +61,11 @@ type patchNodeAffinity struct {
 
 // encodeLift renders the patch of a decision.
 func encodeLift(d decision) ([]byte, error) {
-	patch := liftPatch{Metadata: patchMetadata{UID: d.pod.UID}}
+	patch := liftPatch{Metadata: patchMetadata{UID: d.pod.UID, ResourceVersion: d.pod.ResourceVersion}}
 	for _, g := range d.lift {
 		patch.Spec.SchedulingGates = append(patch.Spec.SchedulingGates, gateDeletion{Directive: "delete", Name: g.policy.GateName})
 	}
 	if d.steer != nil {
-		patch.Metadata.ResourceVersion = d.pod.ResourceVersion
 		patch.Spec.Affinity = &patchAffinity{NodeAffinity: patchNodeAffinity{
 			Preferred: append(slices.Clone(d.pod.Preferred), *d.steer),
 		}}

@@ -37,10 +37,10 @@ func TestEncodeLift(t *testing.T) {
 		change func(*decision)
 		want   string
 	}{
-		"by name, with the UID": {
-			func(*decision) {}, `{"metadata":{"uid":"uid-web"},"spec":{"schedulingGates":[{"$patch":"delete","name":"example.com/a"}]}}`,
+		"by name, with the UID and the resourceVersion": {
+			func(*decision) {}, `{"metadata":{"uid":"uid-web","resourceVersion":"1"},"spec":{"schedulingGates":[{"$patch":"delete","name":"example.com/a"}]}}`,
 		},
-		"with the preference the resourceVersion too": {
+		"with the preference": {
 			func(d *decision) { d.steer = &term },
 			`{"metadata":{"uid":"uid-web","resourceVersion":"1"},"spec":{"schedulingGates":[{"$patch":"delete","name":"example.com/a"}],` +
 				`"affinity":{"nodeAffinity":{` + preferred + `}}}}`,
