@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"debug/elf"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -158,7 +159,7 @@ func contents(t *testing.T, layer v1.Layer) map[string][]byte {
 	r := tar.NewReader(in)
 	for {
 		header, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		require.NoError(t, err)
