@@ -77,13 +77,22 @@ func (s *state) observeImage(image prepull.ImageStatus) {
 	// An image that was there already has no engine, and was no part of this boot; nor is what comes later.
 	if !booted && !image.Started.IsZero() && (image.Engine != "" || image.State == prepull.StatePulling) {
 		s.recorder.Record(timeline.Phase{Name: timeline.Images, Start: image.Started})
-		s.recorder.Record(timeline.Phase{Name: timeline.Image, Detail: image.Name, Start: image.Started, End: image.Finished})
+		s.recorder.Record(timeline.Phase{Name: timeline.Image, Detail: image.Name, Start: image.Started, End: image.Finished, Stages: stages(image.Stages)})
 	}
 	if ready && !booted {
 		s.recorder.Begin(timeline.Images, "")
 		s.recorder.End(timeline.Images, "")
 	}
 	s.changed()
+}
+
+// stages are those of a pull as the timeline has them.
+func stages(all []prepull.Stage) []timeline.Stage {
+	var out []timeline.Stage
+	for _, s := range all {
+		out = append(out, timeline.Stage{Name: s.Name, Seconds: s.Duration.Seconds()})
+	}
+	return out
 }
 
 // observeProbe takes one settled result.

@@ -3,12 +3,14 @@ package agent
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"headstart.dev/agent/probe"
 	"headstart.dev/agent/timeline"
+	"headstart.dev/prepull"
 )
 
 func TestWhatARuleAsksForIsPublishedAndNotWaitedFor(t *testing.T) {
@@ -30,4 +32,18 @@ func TestWhatARuleAsksForIsPublishedAndNotWaitedFor(t *testing.T) {
 	require.True(t, settled(), "a rule that comes later makes no node's boot longer")
 	s.removeProbe(ruled.Condition)
 	require.Len(t, s.conditions(), 2)
+}
+
+func TestATimelineSaysWhereAPullsTimeWent(t *testing.T) {
+	recorder := timeline.NewRecorder(filepath.Join(t.TempDir(), TimelineFile), "n", "boot")
+	image := prepull.Image{Ref: "web:v1"}
+	s := newState(Config{Images: []prepull.Image{image}}, nil, recorder, newMetrics(prometheus.NewRegistry()))
+	status := prepull.ImageStatus{Image: image, Name: "docker.io/library/web:v1", State: prepull.StatePulling, Started: time.Now()}
+	s.observeImage(status)
+	status.State, status.Engine, status.Finished = prepull.StateWarm, "direct", status.Started.Add(3*time.Second)
+	status.Stages = []prepull.Stage{{Name: "resolve", Duration: 30 * time.Millisecond}, {Name: "fetch", Duration: 4500 * time.Millisecond}}
+	s.observeImage(status)
+	pulled, ok := recorder.Timeline().Find(timeline.Image, status.Name)
+	require.True(t, ok)
+	require.Equal(t, []timeline.Stage{{Name: "resolve", Seconds: 0.03}, {Name: "fetch", Seconds: 4.5}}, pulled.Stages)
 }

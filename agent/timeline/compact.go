@@ -17,7 +17,8 @@ const MaxCompactBytes = 4 << 10
 const maxSpan = 30 * 24 * time.Hour
 
 // compact is the form of the annotation: phases in seconds since Zero, to the millisecond.
-// {"node":"n1","bootID":"...","zero":"2026-11-02T08:30:00.123Z","phases":[{"name":"image","detail":"web:v1","start":1.5,"end":9.25}],"more":3}
+// {"node":"n1","bootID":"...","zero":"2026-11-02T08:30:00.123Z","phases":[{"name":"image","detail":"web:v1","start":1.5,"end":9.25,
+// "stages":[{"name":"fetch","seconds":6.5}]}],"more":3}
 // A phase without end runs. More counts the phases that did not fit.
 type compact struct {
 	Node   string         `json:"node,omitempty"`
@@ -32,10 +33,11 @@ type compactPhase struct {
 	Detail string   `json:"detail,omitempty"`
 	Start  float64  `json:"start"`
 	End    *float64 `json:"end,omitempty"`
+	Stages []Stage  `json:"stages,omitempty"`
 }
 
-// Compact renders the annotation, at most MaxCompactBytes. Where the boot has more phases than fit, the shortest image
-// pulls are left out first: they explain least.
+// Compact renders the annotation, at most MaxCompactBytes. Where the boot has more than fits, the stages of the
+// shortest image pulls are left out first, then those pulls themselves: they explain least.
 func (t Timeline) Compact() (string, error) {
 	zero := t.Zero().UTC().Truncate(time.Millisecond)
 	out := compact{Node: t.Node, BootID: t.BootID, Zero: zero, Phases: make([]compactPhase, 0, len(t.Phases))}
@@ -44,6 +46,9 @@ func (t Timeline) Compact() (string, error) {
 		if !p.Running() {
 			end := seconds(p.End.Sub(zero))
 			c.End = &end
+		}
+		for _, s := range p.Stages {
+			c.Stages = append(c.Stages, Stage{Name: s.Name, Seconds: math.Round(s.Seconds*1000) / 1000})
 		}
 		out.Phases = append(out.Phases, c)
 	}
@@ -54,6 +59,9 @@ func (t Timeline) Compact() (string, error) {
 		}
 		if len(text) <= MaxCompactBytes || len(out.Phases) == 0 {
 			return string(text), nil
+		}
+		if dropStages(out.Phases) {
+			continue
 		}
 		out.Phases = dropLeast(out.Phases)
 		out.More++
@@ -76,13 +84,36 @@ func shorten(detail string) string {
 
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
 
+// dropStages removes the stages of the shortest phase that has any, and says whether there was one.
+func dropStages(phases []compactPhase) bool {
+	least, shortest := -1, math.Inf(1)
+	for i, p := range phases {
+		if length := p.length(); len(p.Stages) > 0 && (least < 0 || length < shortest) {
+			least, shortest = i, length
+		}
+	}
+	if least < 0 {
+		return false
+	}
+	phases[least].Stages = nil
+	return true
+}
+
+// length is that of the phase in seconds, without end for one that runs.
+func (p compactPhase) length() float64 {
+	if p.End == nil {
+		return math.Inf(1)
+	}
+	return *p.End - p.Start
+}
+
 // dropLeast removes the shortest image pull, or the last phase where there is none.
 func dropLeast(phases []compactPhase) []compactPhase {
 	least := len(phases) - 1
 	shortest := math.Inf(1)
 	for i, p := range phases {
-		if p.Name == Image && p.End != nil && *p.End-p.Start < shortest {
-			least, shortest = i, *p.End-p.Start
+		if p.Name == Image && p.length() < shortest {
+			least, shortest = i, p.length()
 		}
 	}
 	return slices.Delete(phases, least, least+1)
@@ -111,10 +142,25 @@ func Parse(text string) (Timeline, error) {
 				return Timeline{}, fmt.Errorf("parse timeline: phases[%d].end: %v is no time after its start", i, *c.End)
 			}
 		}
+		if p.Stages, ok = parseStages(c.Stages); !ok {
+			return Timeline{}, fmt.Errorf("parse timeline: phases[%d].stages: no times of a boot", i)
+		}
 		out.Phases = append(out.Phases, p)
 	}
 	out.sort()
 	return out, nil
+}
+
+// parseStages makes stages of a node printable, if their times can be.
+func parseStages(stages []Stage) ([]Stage, bool) {
+	var out []Stage
+	for _, s := range stages {
+		if s.Seconds < 0 || s.Seconds > maxSpan.Seconds() {
+			return nil, false
+		}
+		out = append(out, Stage{Name: printable(s.Name), Seconds: s.Seconds})
+	}
+	return out, true
 }
 
 // at adds seconds to zero, if they are within maxSpan.

@@ -26,12 +26,13 @@ rect{fill:var(--bar)}
 <h1>Boot of {{.Node}}</h1>
 <p>From {{.Zero}}, {{.Total}} in all. Boot ID {{.BootID}}.</p>
 <table><thead><tr><th scope="col">Phase</th><th scope="col" class="n">Start</th><th scope="col" class="n">Took</th><th scope="col">Timeline</th></tr></thead><tbody>
-{{range .Rows}}<tr><td class="d">{{.Name}} {{.Detail}}</td><td class="n">{{.Start}}</td><td class="n">{{.Took}}</td><td class="t"><svg viewBox="0 0 1000 14" preserveAspectRatio="none" role="img" aria-label="{{.Name}} {{.Detail}}: from {{.Start}}, {{.Took}}"><rect x="{{.X}}" y="2" width="{{.W}}" height="10"/></svg></td></tr>
+{{range .Rows}}<tr><td class="d">{{.Name}} {{.Detail}}{{with .Stages}}<br><small>of it {{.}}</small>{{end}}</td><td class="n">{{.Start}}</td><td class="n">{{.Took}}</td><td class="t"><svg viewBox="0 0 1000 14" preserveAspectRatio="none" role="img" aria-label="{{.Name}} {{.Detail}}: from {{.Start}}, {{.Took}}"><rect x="{{.X}}" y="2" width="{{.W}}" height="10"/></svg></td></tr>
 {{end}}</tbody></table></body></html>
 `))
 
 type row struct {
 	Name, Detail, Start, Took string
+	Stages                    string
 	X, W                      string
 }
 
@@ -53,7 +54,7 @@ func (t Timeline) WriteHTML(w io.Writer) error {
 		}
 		x := p.Start.Sub(zero).Seconds() / span * 997
 		data.Rows = append(data.Rows, row{
-			Name: string(p.Name), Detail: p.Detail,
+			Name: string(p.Name), Detail: p.Detail, Stages: p.stages(),
 			Start: fmt.Sprintf("%.3fs", p.Start.Sub(zero).Seconds()), Took: p.took(),
 			X: fmt.Sprintf("%.1f", x), W: fmt.Sprintf("%.1f", max(end.Sub(p.Start).Seconds()/span*997, 3)),
 		})

@@ -78,7 +78,7 @@ func (r *Recorder) Record(p Phase) {
 	if i := r.timeline.index(p.Name, p.Detail); i < 0 {
 		r.timeline.Phases = append(r.timeline.Phases, p)
 	} else if known := &r.timeline.Phases[i]; known.Running() && !p.Running() && !p.End.Before(known.Start) {
-		known.End = p.End
+		known.End, known.Stages = p.End, p.Stages
 	} else {
 		changed = false
 	}
@@ -159,6 +159,9 @@ func Load(path string) (Timeline, error) {
 	for i := range t.Phases {
 		t.Phases[i].Name = Name(printable(string(t.Phases[i].Name)))
 		t.Phases[i].Detail = printable(t.Phases[i].Detail)
+		for j := range t.Phases[i].Stages {
+			t.Phases[i].Stages[j].Name = printable(t.Phases[i].Stages[j].Name)
+		}
 	}
 	t.sort()
 	return t, nil

@@ -11,7 +11,7 @@ import (
 // barWidth is the width of the drawn bar in the text form, in characters.
 const barWidth = 40
 
-// WriteText draws one line a phase: when it began, how long it took, and a bar.
+// WriteText draws one line a phase: when it began, how long it took, and a bar; and one for its stages.
 func (t Timeline) WriteText(w io.Writer) error {
 	if len(t.Phases) == 0 {
 		_, err := fmt.Fprintln(w, "nothing is recorded yet")
@@ -29,6 +29,9 @@ func (t Timeline) WriteText(w io.Writer) error {
 	fmt.Fprintf(&out, "%-*s  %9s  %9s  %s\n", width, "phase", "start", "took", "")
 	for i, p := range t.Phases {
 		fmt.Fprintf(&out, "%-*s  %8.3fs  %9s  %s\n", width, labels[i], p.Start.Sub(zero).Seconds(), p.took(), p.bar(zero, last))
+		if len(p.Stages) > 0 {
+			fmt.Fprintf(&out, "  of it %s\n", p.stages())
+		}
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
@@ -39,6 +42,15 @@ func (p Phase) label() string {
 		return string(p.Name)
 	}
 	return string(p.Name) + " " + shorten(p.Detail)
+}
+
+// stages renders the stages as one line, "" for none.
+func (p Phase) stages() string {
+	parts := make([]string, 0, len(p.Stages))
+	for _, s := range p.Stages {
+		parts = append(parts, fmt.Sprintf("%s %.3fs", s.Name, s.Seconds))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // took is the length of the phase, "-" for a moment and "running" for one that has not ended.

@@ -47,6 +47,15 @@ type Phase struct {
 	Detail string    `json:"detail,omitempty"`
 	Start  time.Time `json:"start"`
 	End    time.Time `json:"end,omitzero"`
+	// Stages say where the time of an Image went, in the order in which they began; nil where nobody has told.
+	Stages []Stage `json:"stages,omitempty"`
+}
+
+// Stage is one kind of work within a phase. What is done for several layers at once adds up: the sum of the stages is no
+// wall time, and one stage can last longer than its phase.
+type Stage struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
 }
 
 // Running says whether the phase has not ended.

@@ -52,11 +52,69 @@ func TestCompactStaysWithinItsBound(t *testing.T) {
 	require.Contains(t, text, `"more":`)
 }
 
+// staged is a boot whose image says where its time went.
+func staged(images int) timeline.Timeline {
+	b := boot()
+	for i := range images {
+		b.Add(timeline.Phase{
+			Name: timeline.Image, Detail: fmt.Sprintf("registry.example/image-%d:v1", i), Start: after(2), End: after(3 + float64(i)),
+			Stages: []timeline.Stage{{Name: "resolve", Seconds: 0.031}, {Name: "fetch", Seconds: 4.5}, {Name: "inflate", Seconds: 2.25}, {Name: "commit", Seconds: 0.2}},
+		})
+	}
+	return b
+}
+
+func TestStagesComeBackFromTheAnnotation(t *testing.T) {
+	text, err := staged(2).Compact()
+	require.NoError(t, err)
+	parsed, err := timeline.Parse(text)
+	require.NoError(t, err)
+	require.Equal(t, staged(2), parsed)
+}
+
+func TestStagesLeaveTheAnnotationBeforePullsDo(t *testing.T) {
+	text, err := staged(25).Compact()
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(text), timeline.MaxCompactBytes)
+	require.NotContains(t, text, `"more":`, "all pulls fit without their stages")
+	parsed, err := timeline.Parse(text)
+	require.NoError(t, err)
+	require.Len(t, parsed.Phases, len(staged(25).Phases))
+	longest, _ := parsed.Find(timeline.Image, "registry.example/image-24:v1")
+	require.NotEmpty(t, longest.Stages, "the longest pull explains most")
+	shortest, _ := parsed.Find(timeline.Image, "registry.example/image-0:v1")
+	require.Empty(t, shortest.Stages)
+}
+
+func TestStagesAreDrawn(t *testing.T) {
+	const line = "of it resolve 0.031s, fetch 4.500s, inflate 2.250s, commit 0.200s"
+	var text, page bytes.Buffer
+	require.NoError(t, staged(1).WriteText(&text))
+	require.Contains(t, text.String(), "\n  "+line+"\n")
+	require.NoError(t, staged(1).WriteHTML(&page))
+	require.Contains(t, page.String(), line)
+}
+
+func TestRecorderTakesTheStagesWithTheEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "timeline.json")
+	r := timeline.NewRecorder(path, "node-1", "b")
+	ended, _ := staged(1).Find(timeline.Image, "registry.example/image-0:v1")
+	require.NotEmpty(t, ended.Stages)
+	r.Record(timeline.Phase{Name: ended.Name, Detail: ended.Detail, Start: ended.Start})
+	r.Record(ended)
+	require.NoError(t, r.Save())
+	loaded, err := timeline.Load(path)
+	require.NoError(t, err)
+	require.Equal(t, []timeline.Phase{ended}, loaded.Phases)
+}
+
 func TestParseRefusesWhatNoAgentWrites(t *testing.T) {
 	for name, text := range map[string]string{
 		"too long":             strings.Repeat(" ", timeline.MaxCompactBytes+1),
 		"no JSON":              "{",
 		"a start in 300 years": `{"zero":"2026-11-02T08:30:00Z","phases":[{"name":"kernel","start":1e10}]}`,
+		"a stage below zero":   `{"zero":"2026-11-02T08:30:00Z","phases":[{"name":"image","start":1,"stages":[{"name":"fetch","seconds":-1}]}]}`,
+		"a stage of 300 years": `{"zero":"2026-11-02T08:30:00Z","phases":[{"name":"image","start":1,"stages":[{"name":"fetch","seconds":1e10}]}]}`,
 		"an end before start":  `{"zero":"2026-11-02T08:30:00Z","phases":[{"name":"kernel","start":2,"end":1}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -64,10 +64,12 @@ func (s *Store) connectAhead(ctx context.Context, p *pull) (*node, error) {
 
 // stageAhead brings the layers that containerd lacks into the staging folder.
 func (e *directEngine) stageAhead(ctx context.Context, p *pull) error {
+	began := time.Now()
 	resolved, err := p.node.registry.Resolve(ctx, p.source, platforms.Default())
 	if err != nil {
 		return err
 	}
+	p.progress.stage("resolve", time.Since(began))
 	p.use(resolved)
 	if reason := e.unfit(p); reason != "" {
 		p.node.log.V(1).Info("layers wait for containerd", "image", p.name, "reason", reason)

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
@@ -30,6 +31,8 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 		options: registry.ReadOptions{Rank: tokens.Rank{Priority: p.image.Priority}},
 		room:    p.node.roomFor,
 	}
+	began := time.Now()
+	defer func() { p.progress.stage("pull", time.Since(began)) }()
 	_, err := p.node.client.Pull(
 		ctx, p.name,
 		client.WithResolver(fetched),

@@ -45,9 +45,11 @@ func (e criEngine) pull(ctx context.Context, p *pull) error {
 	if err := p.node.roomFor(missing); err != nil { // the CRI asks for none
 		return err
 	}
+	began := time.Now()
 	if err := e.ask(ctx, p, parts); err != nil {
 		return err
 	}
+	p.progress.stage("pull", time.Since(began))
 	for _, one := range parts {
 		p.progress.fetched(p.resolved.Layers[one.index].Size)
 	}

@@ -220,9 +220,11 @@ func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull
 }
 
 func (s *Store) pull(ctx context.Context, p *pull) error {
+	began := time.Now()
 	if err := p.resolve(ctx); err != nil {
 		return err
 	}
+	p.progress.stage("resolve", time.Since(began))
 	ctx, release, err := p.node.lease(ctx, p.resolved.Target.Digest)
 	if err != nil {
 		return err

@@ -85,6 +85,11 @@ metrics: {bindAddress: "0"}
 	pulled, ok := boot.Find(timeline.Image, ref)
 	require.True(t, ok)
 	require.False(t, pulled.Running())
+	var stages []string
+	for _, stage := range pulled.Stages {
+		stages = append(stages, stage.Name)
+	}
+	require.Subset(t, stages, []string{"resolve", "fetch", "inflate", "write", "commit"}, "where the pull's time went")
 	cni, ok := boot.Find(timeline.Probe, "cni")
 	require.True(t, ok)
 	require.True(t, cni.End.After(pulled.End))
