@@ -167,7 +167,7 @@ func volumes(t *testing.T, spec map[string]any) []string {
 }
 
 func TestAgentHasThePrivilegesOfItsProbesOnly(t *testing.T) {
-	base := []string{"/run/headstart", "/run/containerd", "/etc/containerd", "/etc/eks/image-credential-provider"}
+	base := []string{"/run/headstart", "/run/containerd", "/etc/containerd", "/etc/eks/image-credential-provider", "/var/lib/kubelet/pods-api"}
 	cni := []string{"/etc/cni/net.d", "/var/run/aws-node"}
 	cases := map[string]struct {
 		sets         []string
