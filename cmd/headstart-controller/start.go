@@ -23,7 +23,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -71,11 +70,22 @@ func start(ctx context.Context, o *options, out io.Writer) error {
 			return err
 		}
 	}
-	mgr, err := ctrl.NewManager(config, managerOptions(o, scheme, log))
+	opts := managerOptions(o, scheme, log)
+	var lock *lease
+	if o.leaderElect {
+		if lock, err = newLease(config, o.leaderNamespace); err != nil {
+			return err
+		}
+		opts.LeaderElectionResourceLockInterface = lock
+	}
+	mgr, err := ctrl.NewManager(config, opts)
 	if err != nil {
 		return fmt.Errorf("make manager: %w", err)
 	}
 	if err := addControllers(mgr, o); err != nil {
+		return err
+	}
+	if err := addChecks(mgr, lock); err != nil {
 		return err
 	}
 	log.Info("starting", "version", version(), "rules", o.rules)
@@ -115,10 +125,7 @@ func addControllers(mgr ctrl.Manager, o *options) error {
 			return fmt.Errorf("set up %s: %w", c.name, err)
 		}
 	}
-	if err := registerBuildInfo(s.registerer); err != nil {
-		return err
-	}
-	return mgr.AddHealthzCheck("process", healthz.Ping)
+	return registerBuildInfo(s.registerer)
 }
 
 // watchNodes makes the one watch of Nodes that all controllers follow.
@@ -133,6 +140,9 @@ func watchNodes(mgr ctrl.Manager) (*nodewatch.Watch, error) {
 	nodes := nodewatch.New(c.CoreV1().RESTClient())
 	if err := mgr.Add(nodes); err != nil {
 		return nil, fmt.Errorf("add the watch of nodes: %w", err)
+	}
+	if err := errors.Join(mgr.AddReadyzCheck("nodes", nodes.Ready), mgr.AddHealthzCheck("nodes", nodes.Healthy)); err != nil {
+		return nil, fmt.Errorf("add the health of the watch of nodes: %w", err)
 	}
 	return nodes, nil
 }

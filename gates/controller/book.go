@@ -15,6 +15,7 @@ import (
 
 	"headstart.dev/gates"
 	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/readiness/health"
 )
 
 // statusPeriod is the least time between two writes of policies' statuses.
@@ -28,6 +29,7 @@ type book struct {
 	events   *events
 	metrics  *gateMetrics
 	log      logr.Logger
+	work     health.Work
 	dirty    bell          // statuses may have changed
 	opened   chan struct{} // closed when everything that was there at the start has been seen
 	openOnce sync.Once
@@ -195,6 +197,7 @@ func (b *book) served(typ string) bool {
 }
 
 func (b *book) write(ctx context.Context, policy *v1alpha1.GatePolicy) error {
+	defer b.work.Begin().End()
 	b.mu.Lock()
 	before := b.policies[policy.UID]
 	b.mu.Unlock()

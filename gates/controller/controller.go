@@ -23,6 +23,7 @@ import (
 	"headstart.dev/gates/v1alpha1"
 	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness/connection"
+	"headstart.dev/readiness/health"
 	"headstart.dev/readiness/nodewatch"
 )
 
@@ -111,7 +112,8 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 			return fmt.Errorf("add to manager: %w", err)
 		}
 	}
-	return nil
+	return errors.Join(mgr.AddReadyzCheck("gates", r.source.ready), mgr.AddHealthzCheck("gates", r.work.Check),
+		mgr.AddHealthzCheck("gates-status", r.book.work.Check), mgr.AddHealthzCheck("gates-labels", r.labeller.work.Check))
 }
 
 // leading runs while this replica leads.
@@ -134,6 +136,7 @@ type reconciler struct {
 	pulls    *pulls
 	labeller *labeller
 	metrics  *gateMetrics
+	work     health.Work
 }
 
 func newReconciler(mgr ctrl.Manager, c clients, m *gateMetrics) *reconciler {
@@ -162,6 +165,7 @@ func newReconciler(mgr ctrl.Manager, c clients, m *gateMetrics) *reconciler {
 //	something to lift            one patch
 //	written by others meanwhile  read it live and decide anew
 func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	defer r.work.Begin().End()
 	now := time.Now()
 	d, ok := r.waitlist.decide(request.NamespacedName, now)
 	if ok && len(d.unknown) > 0 {

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/metadata"
+
+	"headstart.dev/readiness/health"
 )
 
 const (
@@ -33,6 +35,7 @@ type labeller struct {
 	log      logr.Logger
 	bell     bell
 	opened   <-chan struct{}
+	work     health.Work
 
 	idleSince map[string]time.Time // by label, since when no pod asks for it
 	sent      map[labelChange]time.Time
@@ -111,6 +114,7 @@ func (l *labeller) expired(label string, wanted bool, now time.Time) bool {
 }
 
 func (l *labeller) write(ctx context.Context, change labelChange) error {
+	defer l.work.Begin().End()
 	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
 	defer cancel()
 	var value any

@@ -2,7 +2,9 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +41,9 @@ type source struct {
 	synced     []toolscache.InformerSynced
 	boundOnce  sync.Once
 	fleetReady atomic.Bool
-	expiry     bell   // a reservation was made
-	bells      []bell // of those who look at the waitlist as a whole
+	warm       atomic.Bool // the first view is complete
+	expiry     bell        // a reservation was made
+	bells      []bell      // of those who look at the waitlist as a whole
 }
 
 func newSource(mgr ctrl.Manager, c clients, list *waitlist, log logr.Logger) *source {
@@ -79,8 +82,17 @@ func (s *source) WaitForSync(ctx context.Context) error {
 	if !toolscache.WaitForCacheSync(ctx.Done(), s.synced...) {
 		return fmt.Errorf("wait for the first view of pods, policies and nodes: %w", context.Cause(ctx))
 	}
+	s.warm.Store(true)
 	s.enqueue(s.waitlist.open())
 	s.book.open()
+	return nil
+}
+
+// ready fails until the replica could lift gates at once.
+func (s *source) ready(*http.Request) error {
+	if !s.warm.Load() {
+		return errors.New("pods, policies and nodes have not been listed yet")
+	}
 	return nil
 }
 

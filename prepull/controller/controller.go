@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"headstart.dev/prepull/controller/resolve"
 	"headstart.dev/prepull/feed"
 	"headstart.dev/readiness/connection"
+	"headstart.dev/readiness/health"
 	"headstart.dev/readiness/nodewatch"
 )
 
@@ -64,6 +66,8 @@ type Controller struct {
 	events    *events
 	podStarts *podStarts
 	limits    pace
+	// work is what the loop and the writers of labels have in hand.
+	work health.Work
 	// labels writes the Nodes' labels, of the nodes whose names are in steering.
 	labels   metadata.ResourceInterface
 	steering workqueue.TypedRateLimitingInterface[string]
@@ -92,6 +96,23 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	if err := mgr.Add(c); err != nil {
 		return fmt.Errorf("add the prepull controller: %w", err)
+	}
+	ready := func(*http.Request) error { return c.ready(mgr.Elected()) }
+	return errors.Join(mgr.AddReadyzCheck("prepull", ready), mgr.AddHealthzCheck("prepull", c.work.Check))
+}
+
+// ready fails on a leader that does not know policies and nodes yet; leads is closed when it leads. A standby reads no
+// policies: nobody waits for a prepull that begins a moment later.
+func (c *Controller) ready(leads <-chan struct{}) error {
+	select {
+	case <-leads:
+	default:
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.knowPolicies || !c.knowNodes {
+		return errors.New("policies and nodes have not been listed yet")
 	}
 	return nil
 }
@@ -192,8 +213,7 @@ func (c *Controller) Start(ctx context.Context) error {
 // loop evaluates policies when something has changed.
 func (c *Controller) loop(ctx context.Context) {
 	for {
-		c.retarget(ctx)
-		next := c.evaluate(ctx)
+		next := c.look(ctx)
 		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-ctx.Done():
@@ -204,6 +224,15 @@ func (c *Controller) loop(ctx context.Context) {
 		case <-timer.C:
 		}
 	}
+}
+
+// look evaluates what is due, and returns when the next is.
+func (c *Controller) look(ctx context.Context) time.Time {
+	step := c.work.Begin()
+	defer step.End()
+	c.retarget(ctx)
+	step.Moved()
+	return c.evaluate(ctx, step)
 }
 
 func (c *Controller) nudge() {

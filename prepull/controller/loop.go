@@ -12,6 +12,7 @@ import (
 	"headstart.dev/prepull/budget"
 	"headstart.dev/prepull/controller/resolve"
 	"headstart.dev/prepull/v1alpha1"
+	"headstart.dev/readiness/health"
 )
 
 // idle is how long the loop sleeps when nothing is due.
@@ -83,9 +84,10 @@ func seed(obj *v1alpha1.PrepullPolicy, name string) resolve.Image {
 }
 
 // evaluate writes the statuses that are due, and returns when the next one is.
-func (c *Controller) evaluate(ctx context.Context) time.Time {
+func (c *Controller) evaluate(ctx context.Context, step *health.Step) time.Time {
 	for _, w := range c.dueWrites() {
 		c.write(ctx, w.p, w.obj)
+		step.Moved()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -130,6 +130,7 @@ func (c *Controller) steer(ctx context.Context) {
 
 // steerNode writes the labels of one node, if they differ.
 func (c *Controller) steerNode(ctx context.Context, name string) error {
+	defer c.work.Begin().End()
 	now := time.Now()
 	c.mu.Lock()
 	n := c.fleet.nodes[name]

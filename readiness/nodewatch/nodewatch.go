@@ -5,7 +5,9 @@ package nodewatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 	"unique"
@@ -16,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"headstart.dev/readiness/health"
 )
 
 // Watch is the one watch of Nodes. Make it with New, add what follows it, then Start it.
@@ -26,6 +30,8 @@ type Watch struct {
 	names  map[string]bool
 	once   sync.Once
 	synced chan struct{}
+	// work is what followers are being told.
+	work health.Work
 }
 
 // New makes a watch that uses a core/v1 client; nothing is sent before Start.
@@ -64,6 +70,18 @@ func (w *Watch) HasSynced() bool {
 	}
 }
 
+// Ready fails until all Nodes that were there at the start have been told of. Like Healthy it has the form of
+// controller-runtime's healthz.Checker.
+func (w *Watch) Ready(*http.Request) error {
+	if !w.HasSynced() {
+		return errors.New("nodes have not been listed yet")
+	}
+	return nil
+}
+
+// Healthy fails where a follower does not return: all others wait for it.
+func (w *Watch) Healthy(r *http.Request) error { return w.work.Check(r) }
+
 // backoff is for an API server that is away: it is looked for often, because nodes wait for it.
 var backoff = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: 2 * time.Second}
 
@@ -89,6 +107,7 @@ func (w *Watch) read(in *corev1.Node) *item {
 }
 
 func (w *Watch) set(in *corev1.Node) {
+	defer w.work.Begin().End()
 	w.names[in.Name] = true
 	in.Labels = internAll(in.Labels)
 	for _, f := range w.followers {
@@ -97,6 +116,7 @@ func (w *Watch) set(in *corev1.Node) {
 }
 
 func (w *Watch) gone(name string) {
+	defer w.work.Begin().End()
 	delete(w.names, name)
 	for _, f := range w.followers {
 		f.gone(name)
@@ -104,6 +124,7 @@ func (w *Watch) gone(name string) {
 }
 
 func (w *Watch) replace(list []*item) {
+	defer w.work.Begin().End()
 	gone := w.names
 	w.names = make(map[string]bool, len(list))
 	for _, one := range list {

@@ -3,10 +3,14 @@ package nodewatch
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"headstart.dev/readiness/health"
 )
 
 func node(name, version string) *corev1.Node {
@@ -69,4 +73,25 @@ func TestWhatIsNoNodeIsRefused(t *testing.T) {
 	require.Error(t, s.Add(&corev1.Pod{}))
 	require.Error(t, s.Delete(&corev1.Pod{}))
 	require.Error(t, s.Replace([]any{&corev1.Pod{}}, "1"))
+}
+
+func TestFollowerThatDoesNotReturnIsUnhealthy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, release := New(nil), make(chan struct{})
+		Follow(w, Handler[string]{
+			Read: func(n *corev1.Node) string { return n.Name }, Set: func(string) { <-release }, Delete: func(string) {},
+		})
+		require.Error(t, w.Ready(nil), "nothing has been listed")
+		require.NoError(t, sink{w}.Replace(nil, "1"))
+		require.NoError(t, w.Ready(nil))
+		<-time.After(2 * health.StuckAfter)
+		require.NoError(t, w.Healthy(nil), "no event, no trouble")
+		told := make(chan error)
+		go func() { told <- sink{w}.Add(node("a", "2")) }()
+		<-time.After(health.StuckAfter + time.Second)
+		require.Error(t, w.Healthy(nil))
+		close(release)
+		require.NoError(t, <-told)
+		require.NoError(t, w.Healthy(nil))
+	})
 }

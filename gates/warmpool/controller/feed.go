@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +25,8 @@ type feed struct {
 	watches []watch
 	synced  []toolscache.InformerSynced
 	queue   atomic.Pointer[queue]
+	leads   <-chan struct{} // closed when this replica leads
+	full    atomic.Bool     // the model has seen all that was there
 }
 
 type watch struct {
@@ -58,6 +61,20 @@ func (f *feed) Start(ctx context.Context, q queue) error {
 func (f *feed) WaitForSync(ctx context.Context) error {
 	if !toolscache.WaitForCacheSync(ctx.Done(), f.synced...) {
 		return errors.New("fill the model of warm pools: stopped before all was seen")
+	}
+	f.full.Store(true)
+	return nil
+}
+
+// ready fails on a leader that has not seen all that was there yet. A standby has nothing to see: warm pools are in no
+// hurry.
+func (f *feed) ready(*http.Request) error {
+	select {
+	case <-f.leads:
+		if !f.full.Load() {
+			return errors.New("pods, policies and nodes have not been listed yet")
+		}
+	default:
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/gates/warmpool"
+	"headstart.dev/readiness/health"
 )
 
 const (
@@ -41,6 +42,7 @@ type reconciler struct {
 	events          recorder
 	log             logr.Logger
 	prepullPolicies bool
+	work            health.Work
 
 	mu      sync.Mutex
 	written map[types.NamespacedName]*written
@@ -66,6 +68,7 @@ var _ reconcile.Reconciler = (*reconciler)(nil)
 //	the backend is unavailable tried again in unavailableRetry
 //	otherwise                  looked at again when its size can change by itself, or a held-back write is due
 func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (ctrl.Result, error) {
+	defer r.work.Begin().End()
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
 	var wp v1alpha1.WarmPool

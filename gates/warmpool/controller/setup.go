@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -52,7 +53,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	if err := prepullv1alpha1.AddToScheme(mgr.GetScheme()); err != nil {
 		return fmt.Errorf("register PrepullPolicy: %w", err)
 	}
-	feed := &feed{cache: mgr.GetCache()}
+	feed := &feed{cache: mgr.GetCache(), leads: mgr.Elected()}
 	m := newModel(cfg.Now, feed.enqueue)
 	metrics, err := newMetrics(cfg.Registerer, m)
 	if err != nil {
@@ -74,7 +75,10 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	if err := mgr.Add(r); err != nil {
 		return fmt.Errorf("add the keeper of warm pools' state: %w", err)
 	}
-	return r.build(mgr, feed)
+	if err := r.build(mgr, feed); err != nil {
+		return err
+	}
+	return errors.Join(mgr.AddReadyzCheck("warmpool", feed.ready), mgr.AddHealthzCheck("warmpool", r.work.Check))
 }
 
 // followNodes feeds the model from the watch that the process shares, or from one of its own.

@@ -19,6 +19,8 @@ import (
 type replica struct {
 	cmd *exec.Cmd
 	log string
+	// probes is the address of /healthz and /readyz.
+	probes string
 }
 
 // startReplicas builds the controller and starts so many of them, with leader election, until the test ends.
@@ -30,11 +32,11 @@ func (e *env) startReplicas(n int) []*replica {
 	require.NoError(e.t, err, string(out))
 	var all []*replica
 	for i := range n {
-		r := &replica{log: filepath.Join(dir, string(rune('a'+i))+".log")}
+		r := &replica{log: filepath.Join(dir, string(rune('a'+i))+".log"), probes: freeAddress(e.t)}
 		logs, err := os.Create(r.log)
 		require.NoError(e.t, err)
 		r.cmd = exec.CommandContext(e.t.Context(), binary, "--kubeconfig", e.plane.Kubeconfig("replica", "system:masters"),
-			"--leader-elect-namespace="+namespace, "--metrics-bind-address=0", "--health-probe-bind-address=0")
+			"--leader-elect-namespace="+namespace, "--metrics-bind-address=0", "--health-probe-bind-address="+r.probes)
 		r.cmd.Stdout, r.cmd.Stderr = logs, logs
 		r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		require.NoError(e.t, r.cmd.Start())
