@@ -41,7 +41,7 @@ func newPullCommand() *cobra.Command {
 		Use:   "pull IMAGE...",
 		Short: "Pulls images into containerd as the CRI would see them",
 		Long: "Pulls images into containerd so that the CRI and the kubelet see them as their own: a pod that names one starts\n" +
-			"without a pull. Progress bars on a terminal, one line an image otherwise. It may run before, beside and after the\n" +
+			"without a pull. Progress bars without colours on a terminal, one line an image otherwise. It may run before, beside and after the\n" +
 			"kubelet; what an earlier run has fetched is used.\n\n" +
 			"Exit codes: 0 all images are there, 1 some failed, 2 the command line is wrong.",
 		Example: "  headstart-agent pull nginx:1.29 registry.example/app@sha256:4bcf...\n" +
@@ -155,7 +155,8 @@ func newPullView(output string, out, errOut io.Writer) pullView {
 	if output == "json" {
 		return &jsonView{out: out}
 	}
-	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	// A dumb terminal cannot move its cursor.
+	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {
 		return newBarView(out)
 	}
 	return &lineView{out: out, errOut: errOut, told: map[string]string{}}
