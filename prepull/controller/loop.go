@@ -86,7 +86,7 @@ func seed(obj *v1alpha1.PrepullPolicy, name string) resolve.Image {
 // evaluate writes the statuses that are due, and returns when the next one is.
 func (c *Controller) evaluate(ctx context.Context, step *health.Step) time.Time {
 	for _, w := range c.dueWrites() {
-		c.write(ctx, w.p, w.obj)
+		c.write(ctx, w)
 		step.Moved()
 	}
 	c.mu.Lock()
@@ -110,6 +110,8 @@ func sooner(next, at time.Time) time.Time {
 type statusWrite struct {
 	p   *policy
 	obj *v1alpha1.PrepullPolicy
+	// trouble says that this write is the first to call the policy invalid: the watch may bring it before the answer does.
+	trouble bool
 }
 
 // dueWrites evaluates the policies that are due.
@@ -145,19 +147,20 @@ func (c *Controller) dueWrites() (writes []statusWrite) {
 		obj := p.obj.DeepCopy()
 		obj.Status = status
 		p.written = now
-		writes = append(writes, statusWrite{p, obj})
+		writes = append(writes, statusWrite{p, obj, invalid(obj) && !invalid(p.obj)})
 	}
 	return writes
 }
 
 // write stores a status. One that is refused is evaluated again, from what the watch has brought until then.
-func (c *Controller) write(ctx context.Context, p *policy, obj *v1alpha1.PrepullPolicy) {
+func (c *Controller) write(ctx context.Context, w statusWrite) {
+	p, obj := w.p, w.obj
 	stored, err := c.policies.UpdateStatus(ctx, obj)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case err == nil:
-		if invalid(stored) && !invalid(p.obj) {
+		if w.trouble {
 			c.events.invalid(stored)
 		}
 		// The watch may be ahead already.
