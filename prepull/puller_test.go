@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -82,6 +83,13 @@ func (m *memStore) Sweep(_ context.Context, pinned []string) error {
 		}
 	}
 	return nil
+}
+
+// swept returns what Sweep was called with, and the names that are known, pinned or not.
+func (m *memStore) swept() (calls [][]string, names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.sweeps), slices.Sorted(maps.Keys(m.pins))
 }
 
 func start(t *testing.T, cfg prepull.Config) (*prepull.Puller, func()) {
@@ -281,13 +289,15 @@ func TestPinsOfEarlierRunsEndWhenNobodyWantsThem(t *testing.T) {
 		_, err := p.Wait(t.Context())
 		require.NoError(t, err)
 		synctest.Wait()
-		require.Equal(t, [][]string{nil}, store.sweeps, "at the start nobody knows yet what policies want")
-		require.Contains(t, store.pins, "docker.io/library/gone:latest")
+		calls, names := store.swept()
+		require.Equal(t, [][]string{nil}, calls, "at the start nobody knows yet what policies want")
+		require.Contains(t, names, "docker.io/library/gone:latest")
 		<-time.After(2 * time.Hour)
 		synctest.Wait()
-		require.Len(t, store.sweeps, 3)
-		require.Equal(t, []string{"docker.io/library/a:latest"}, store.sweeps[2])
-		require.NotContains(t, store.pins, "docker.io/library/gone:latest")
-		require.Contains(t, store.pins, "docker.io/library/a:latest")
+		calls, names = store.swept()
+		require.Len(t, calls, 3)
+		require.Equal(t, []string{"docker.io/library/a:latest"}, calls[2])
+		require.NotContains(t, names, "docker.io/library/gone:latest")
+		require.Contains(t, names, "docker.io/library/a:latest")
 	})
 }

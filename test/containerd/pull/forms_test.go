@@ -1,11 +1,17 @@
 package pull_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -38,16 +44,52 @@ func TestDockerManifestList(t *testing.T) {
 	)
 	ref, dgst, err := reg.PushIndex(t.Context(), "docker/app:v1", list)
 	require.NoError(t, err)
+	requireAsTheCRI(t, reg, img, ref, dgst)
+}
+
+// requireAsTheCRI pulls an image by the CRI and by the direct engine, and wants no difference.
+func requireAsTheCRI(t *testing.T, reg *testenv.Registry, img v1.Image, ref, dgst string) {
+	t.Helper()
 	cfg := testenv.ContainerdConfig{Registry: reg}
 	reference := testenv.StartContainerd(t, cfg)
 	imageService, _ := cri(t, reference)
-	_, err = imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: ref}})
+	_, err := imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: ref}})
 	require.NoError(t, err)
 
 	ctd := testenv.StartContainerd(t, cfg)
 	status := pull(t, newStore(t, ctd, nil, containerd.EngineDirect), prepull.Image{Ref: ref})
 	require.Equal(t, prepull.StateWarm, status.State, status.Error)
-	require.Equal(t, dgst, status.Digest, "the list is what the tag names")
+	require.Equal(t, dgst, status.Digest, "what the tag names")
 	require.Equal(t, stateOf(t, reference, ref), stateOf(t, ctd, ref))
 	requireUsable(t, ctd, reg, img, ref, dgst)
+}
+
+// TestEstargz pulls an image whose layer is an estargz: each file a gzip member of its own, a table of contents as the last
+// file, and a footer, an empty member that says where the table begins. It is unpacked as any other gzip, the table too.
+func TestEstargz(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
+	whole := tarOf(t, entry{name: "a", body: strings.Repeat("a", 70_000)}, entry{name: "b", body: "b"}, entry{name: "stargz.index.json", body: `{"version":1,"entries":[]}`})
+	var blob bytes.Buffer
+	for piece := range slices.Chunk(whole, 4096) {
+		member := gzip.NewWriter(&blob)
+		_, err := member.Write(piece)
+		require.NoError(t, err)
+		require.NoError(t, member.Close())
+	}
+	footer := gzip.NewWriter(&blob)
+	footer.Extra = append([]byte{'S', 'G', 22, 0}, fmt.Sprintf("%016xSTARGZ", blob.Len())...)
+	require.NoError(t, footer.Close())
+	diff, _, err := v1.SHA256(bytes.NewReader(whole))
+	require.NoError(t, err)
+	layer := rawLayer{Layer: static.NewLayer(blob.Bytes(), types.OCILayer), diff: diff}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img, err := mutate.Append(base, mutate.Addendum{Layer: program(t), MediaType: types.OCILayer}, mutate.Addendum{
+		Layer: layer, MediaType: types.OCILayer,
+		Annotations: map[string]string{"containerd.io/snapshot/stargz/toc.digest": "sha256:" + strings.Repeat("0", 64)},
+	})
+	require.NoError(t, err)
+	img = entrypoint(t, img)
+	ref, dgst, err := reg.Push(t.Context(), "estargz/app:v1", img)
+	require.NoError(t, err)
+	requireAsTheCRI(t, reg, img, ref, dgst)
 }
