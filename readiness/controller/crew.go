@@ -87,7 +87,7 @@ func (c *crew) next(a answer) int {
 		return max(leastWriters, c.size/2)
 	case a.took > slowAnswer:
 		return max(leastWriters, c.size-1)
-	case a.took <= goodAnswer && a.waiting && c.busy+1 >= c.size:
+	case a.took <= goodAnswer && a.waiting: // also where others have just ended too, and their places are not yet taken
 		return min(maxWriters, c.size+1)
 	}
 	return c.size

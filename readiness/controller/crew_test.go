@@ -38,7 +38,7 @@ func TestCrewFollowsTheAnswerTimes(t *testing.T) {
 		a    answer
 		want []int
 	}{
-		"good answers and work waiting":  {16, answer{at: now, took: 10 * time.Millisecond, waiting: true}, []int{17, 18}},
+		"good answers and work waiting":  {16, answer{at: now, took: 10 * time.Millisecond, waiting: true}, []int{32, 64}},
 		"good answers and nothing waits": {16, answer{at: now, took: 10 * time.Millisecond}, []int{16, 16}},
 		"answers between good and slow":  {16, answer{at: now, took: 600 * time.Millisecond, waiting: true}, []int{16, 16}},
 		"slow answers":                   {16, answer{at: now, took: 2 * time.Second, waiting: true}, []int{4, 4}},
