@@ -165,15 +165,20 @@ func (m *model) toggleRule() {
 	}
 }
 
+// remember notes what of the time since all had settled leaves open how a node must be.
+func (m *model) remember(n *modelNode) {
+	n.unsure = !n.ready && (n.unsure || n.wasReady && !n.done)
+	n.wasReady = n.ready
+	adrift := m.rule == nil || !n.bound
+	n.orphan = adrift && (n.orphan || n.registered && m.restarted)
+	n.registered = n.registered && !n.ready && !adrift
+}
+
 // settle waits until every node is as the contract says.
 func (m *model) settle() {
 	defer func() { m.restarted = false }()
 	for _, n := range m.nodes {
-		n.unsure = !n.ready && (n.unsure || n.wasReady && !n.done)
-		n.wasReady = n.ready
-		adrift := m.rule == nil || !n.bound
-		n.orphan = adrift && (n.orphan || n.registered && m.restarted)
-		n.registered = n.registered && !n.ready && !adrift
+		m.remember(n)
 		want, known := m.tainted(n)
 		if !known {
 			continue
