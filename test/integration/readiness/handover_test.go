@@ -62,7 +62,7 @@ func (r *replica) logged(t *testing.T, message string) time.Time {
 }
 
 // TestLeaderThatStopsHandsOverAtOnce ends the leader as a rollout does. The lease is given back and not waited for, and
-// the standby, ready all the time, releases what became ready in between from what it knows already.
+// the standby, whose rules are ready all the time, releases what became ready in between from what it knows already.
 func TestLeaderThatStopsHandsOverAtOnce(t *testing.T) {
 	e := newEnv(t)
 	rule := e.rule()
@@ -100,5 +100,7 @@ func TestLeaderThatStopsHandsOverAtOnce(t *testing.T) {
 	require.Less(t, began.Sub(stopped), handoverTime, "the lease is not waited for")
 	require.Less(t, released.Sub(began), warmTime, "nothing is listed first")
 	require.True(t, standby.logged(t, "caches are warm").Before(stopped))
-	require.Equal(t, http.StatusOK, standby.probe(t, "/readyz"))
+	require.Equal(t, http.StatusOK, standby.probe(t, "/readyz/readiness"))
+	// Prepull and warm pools list what they need only now: nobody waits for either.
+	require.Eventually(t, func() bool { return standby.probe(t, "/readyz") == http.StatusOK }, settleTime, pollTime, "all of it is ready")
 }
