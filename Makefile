@@ -56,8 +56,8 @@ demo: deps ## boot one node on real components, without Headstart and with it (r
 test-unit: deps ## unit tests with the race detector: no root, no servers
 	$(call run-tests,unit,-race,$(UNIT))
 
-test-integration: deps ## against a real etcd and kube-apiserver
-	$(call run-tests,integration,-p 1 -timeout 20m,./test/integration/...)
+test-integration: deps ## against a real etcd and kube-apiserver; two packages at a time, as they wait more than they work
+	$(call run-tests,integration,-p 2 -timeout 20m,./test/integration/...)
 
 test-containerd: deps ## against a real containerd and registry (root)
 	$(call run-tests,containerd,-p 1 -timeout 20m,./test/containerd/...)
