@@ -141,6 +141,10 @@ func Run(in Input) (Report, error) {
 	return report, nil
 }
 
+// maxAsked bounds how many pods a replay tells of, each with its wait: a cluster of ten thousand pods for a year asks for
+// a few million.
+const maxAsked = 10_000_000
+
 func (in Input) check() error {
 	if in.Model.Lead <= 0 || in.Model.Step <= 0 || in.Model.WarmStart < 0 || in.Model.Linger < 0 {
 		return errors.New("plan: lead and step must be above 0, warm start and linger not negative")
@@ -150,6 +154,13 @@ func (in Input) check() error {
 	}
 	if in.Demand.Span() > 400*24*time.Hour || in.Demand.Span()/in.Model.Step > 4e6 {
 		return fmt.Errorf("plan: %v of demand in steps of %v is too much: cut it, or take larger steps", in.Demand.Span(), in.Model.Step)
+	}
+	asked := 0.0
+	for i := 1; i < len(in.Demand); i++ {
+		asked += max(0, in.Demand[i].Replicas-in.Demand[i-1].Replicas)
+	}
+	if asked > maxAsked || in.Demand.Peak() > maxAsked {
+		return fmt.Errorf("plan: a demand of up to %.3g replicas, whose rises come to %.3g, is too much: is it in cores or bytes? Then say with --per-replica how much one replica is", in.Demand.Peak(), asked)
 	}
 	return nil
 }

@@ -136,7 +136,10 @@ func TestRunRefuses(t *testing.T) {
 	}{
 		"a warm-up as long as the demand": {func(in *plan.Input) { in.Model.WarmUp = time.Hour }, "leaves nothing"},
 		"no lead time":                    {func(in *plan.Input) { in.Model.Lead = 0 }, "lead and step"},
-		"a step too fine":                 {func(in *plan.Input) { in.Model.Step = time.Microsecond }, "larger steps"},
+		"bytes taken for replicas": {func(in *plan.Input) {
+			in.Demand = trace.Trace{{At: monday}, {At: monday.Add(time.Hour), Replicas: 6e10}}
+		}, "--per-replica"},
+		"a step too fine": {func(in *plan.Input) { in.Model.Step = time.Microsecond }, "larger steps"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
