@@ -30,8 +30,10 @@ type Config struct {
 	Schedules []Schedule
 	// Adaptive is nil where the size does not follow demand.
 	Adaptive *Adaptive
-	// CostPerReplicaHour and MaxPerHour are 0 where the user gave none.
-	CostPerReplicaHour, MaxPerHour float64
+	// CostPerReplicaHour is 0 where the user gave none.
+	CostPerReplicaHour float64
+	// MaxPerHour is nil where the user gave none; 0 pays for nothing.
+	MaxPerHour *float64
 }
 
 // Adaptive is how the size follows demand.
@@ -59,9 +61,12 @@ func NewConfig(spec v1alpha1.WarmPoolSpec) (Config, error) {
 		var err error
 		cfg.CostPerReplicaHour, err = amount("budget.costPerReplicaHour", spec.Budget.CostPerReplicaHour)
 		errs = append(errs, err)
-		cfg.MaxPerHour, err = amount("budget.maxPerHour", spec.Budget.MaxPerHour)
-		errs = append(errs, err)
-		if spec.Budget.MaxPerHour != "" && cfg.CostPerReplicaHour <= 0 {
+		if spec.Budget.MaxPerHour != "" {
+			lid, err := amount("budget.maxPerHour", spec.Budget.MaxPerHour)
+			errs = append(errs, err)
+			cfg.MaxPerHour = &lid
+		}
+		if cfg.MaxPerHour != nil && cfg.CostPerReplicaHour <= 0 {
 			errs = append(errs, errors.New("budget.maxPerHour needs budget.costPerReplicaHour above 0"))
 		}
 	}
@@ -128,11 +133,11 @@ func CriticalFractile(miss, hold float64) float64 {
 
 // Affordable is how many replicas the budget pays for, and whether there is one.
 func (c Config) Affordable() (int32, bool) {
-	if c.MaxPerHour <= 0 || c.CostPerReplicaHour <= 0 {
+	if c.MaxPerHour == nil || c.CostPerReplicaHour <= 0 {
 		return 0, false
 	}
 	// The small term keeps 0.3/0.1 from being 2.
-	return int32(min(math.Floor(c.MaxPerHour/c.CostPerReplicaHour+1e-9), math.MaxInt32)), true
+	return int32(min(math.Floor(*c.MaxPerHour/c.CostPerReplicaHour+1e-9), math.MaxInt32)), true
 }
 
 func amount(field, text string) (float64, error) {

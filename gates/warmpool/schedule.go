@@ -42,13 +42,20 @@ func NewSchedule(name, start, end, timeZone string, floor int32) (Schedule, erro
 // Active reports whether the floor holds at now: the last start is not older than the last end. At one and the same
 // instant the start wins, so that a schedule which ends when it starts again never ends.
 func (s Schedule) Active(now time.Time) bool {
-	start, ok := s.start.prev(now)
+	start, ok := s.start.upTo(now)
 	if !ok {
 		return false
 	}
-	end, ok := s.end.prev(now)
-	return !ok || !start.Before(end)
+	end, ok := s.end.upTo(now)
+	return !ok || start.holdsAgainst(end)
 }
+
+// occurrence is a time of the wall clock and the instant that it is.
+type occurrence struct{ naive, at time.Time }
+
+// holdsAgainst reports whether a last start outlasts a last end. It is the wall clock that tells: a window that daylight
+// saving leaps over has its start and its end at one instant, and is over.
+func (start occurrence) holdsAgainst(end occurrence) bool { return !start.naive.Before(end.naive) }
 
 // wallClock is a cron expression over the wall clock of a zone.
 //
@@ -82,40 +89,51 @@ func newWallClock(expr string, loc *time.Location) (wallClock, error) {
 	return wallClock{spec: spec, loc: loc}, nil
 }
 
-// slack covers every jump of a zone's offset, so that a search on the zone-less clock cannot start too late.
+// slack covers every jump of a zone's offset, so that a search on the zone-less clock neither starts too late nor ends too
+// early.
 const slack = 27 * time.Hour
 
 // next returns the first time after now.
 func (w wallClock) next(now time.Time) time.Time {
-	naive := zoneless(now.In(w.loc)).Add(-slack)
-	for {
-		naive = w.spec.Next(naive)
-		if naive.IsZero() {
-			return now.AddDate(100, 0, 0)
-		}
-		if at := w.place(naive); at.After(now) {
-			return at
-		}
+	if next, ok := w.after(now); ok {
+		return next.at
 	}
+	return now.AddDate(100, 0, 0)
 }
 
-// lookBack bounds prev: a schedule that has not started for this long is not active.
+// after returns the first occurrence after now, and whether there is one.
+func (w wallClock) after(now time.Time) (occurrence, bool) {
+	from := zoneless(now.In(w.loc)).Add(-slack)
+	naive := w.spec.Next(from.Add(w.boundary(now, from, 2*slack)))
+	if naive.IsZero() {
+		return occurrence{}, false
+	}
+	return occurrence{naive, w.place(naive)}, true
+}
+
+// lookBack bounds upTo: a schedule that has not started for this long is not active.
 const lookBack = 5 * 366 * 24 * time.Hour
 
-// prev returns the last time that is not after now. Going back is not in cron.Schedule; but "the next time after t is
-// not after now" holds up to one t and not beyond it, so the boundary is found by bisection, to the minute.
-func (w wallClock) prev(now time.Time) (time.Time, bool) {
+// upTo returns the last occurrence that is not after now. Several can be at the end of one gap: it is the last of them.
+func (w wallClock) upTo(now time.Time) (occurrence, bool) {
 	from := zoneless(now.In(w.loc)).Add(-lookBack)
-	passed := func(naive time.Time) bool {
-		next := w.spec.Next(naive)
-		return !next.IsZero() && !w.place(next).After(now)
-	}
-	minutes := int((lookBack + slack) / time.Minute)
-	boundary := sort.Search(minutes, func(i int) bool { return !passed(from.Add(time.Duration(i) * time.Minute)) })
+	boundary := w.boundary(now, from, lookBack+slack)
 	if boundary == 0 {
-		return time.Time{}, false
+		return occurrence{}, false
 	}
-	return w.place(w.spec.Next(from.Add(time.Duration(boundary-1) * time.Minute))), true
+	naive := w.spec.Next(from.Add(boundary - time.Minute))
+	return occurrence{naive, w.place(naive)}, true
+}
+
+// boundary is how long after from, on the zone-less clock, the next occurrence begins to be one after now. Going back is
+// not in cron.Schedule; but "the next time after t is not after now" holds up to one t and not beyond it, so that t is
+// found by bisection, to the minute, in as many steps for an expression of every minute as for one of every year.
+func (w wallClock) boundary(now, from time.Time, span time.Duration) time.Duration {
+	minutes := sort.Search(int(span/time.Minute), func(i int) bool {
+		next := w.spec.Next(from.Add(time.Duration(i) * time.Minute))
+		return next.IsZero() || w.place(next).After(now)
+	})
+	return time.Duration(minutes) * time.Minute
 }
 
 // zoneless reads the wall clock and forgets the zone.

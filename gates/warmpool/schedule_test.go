@@ -43,6 +43,8 @@ func TestScheduleActive(t *testing.T) {
 		"just before the leap":                       {"30 2 * * *", "0 5 * * *", newYork, "2026-03-08 01:59", false},
 		"once a year, eleven months ago, still held": {"0 0 1 1 *", "0 0 31 12 *", "UTC", "2026-11-30 00:00", true},
 		"on a leap day only":                         {"0 0 29 2 *", "0 0 1 3 *", "UTC", "2028-02-29 12:00", true},
+		"a window that daylight saving leaps over":   {"10 2 * * *", "50 2 * * *", newYork, "2026-03-08 12:00", false},
+		"one that ends with the leap":                {"30 2 * * *", "0 3 * * *", newYork, "2026-03-08 12:00", false},
 		"the start fired while nobody was there":     {"0 9 * * 1", "0 9 * * 5", "UTC", "2026-06-04 17:13", true},
 	}
 	for name, tc := range cases {
@@ -84,7 +86,7 @@ func TestScheduleInAGapFiresAtItsEnd(t *testing.T) {
 	}
 }
 
-// The wall clock never runs backwards, and prev is the inverse of next, across every change of a year in zones whose
+// The wall clock never runs backwards, and upTo is the inverse of next, across every change of a year in zones whose
 // changes differ.
 func TestWallClockIsMonotone(t *testing.T) {
 	for _, zone := range []string{newYork, "Europe/Berlin", "Australia/Lord_Howe", "Africa/Cairo", "UTC", "Asia/Kolkata"} {
@@ -99,12 +101,12 @@ func TestWallClockIsMonotone(t *testing.T) {
 				require.True(t, next.After(now), "%s %s", zone, expr)
 				// The changes are in March, April, October and November; looking back costs a hundred times a look ahead.
 				if month := next.Month(); next.Day()%2 == 0 && (month == 3 || month == 4 || month == 10 || month == 11) {
-					back, ok := w.prev(next)
+					back, ok := w.upTo(next)
 					require.True(t, ok)
-					require.True(t, back.Equal(next), "%s %s: prev(%s) is %s", zone, expr, next, back)
-					back, ok = w.prev(next.Add(-time.Second))
+					require.True(t, back.at.Equal(next), "%s %s: upTo(%s) is %s", zone, expr, next, back.at)
+					back, ok = w.upTo(next.Add(-time.Second))
 					require.True(t, ok)
-					require.True(t, back.Before(next))
+					require.True(t, back.at.Before(next))
 				}
 				now = next
 			}

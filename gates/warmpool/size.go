@@ -101,7 +101,11 @@ func (s *Sizer) Decide(now time.Time, lead time.Duration, gated float64) Decisio
 
 // at is the size at a time without changing anything.
 func (s *Sizer) at(now time.Time, lead time.Duration, gated float64) Decision {
-	floor := s.floorAt(now, lead)
+	return s.with(s.floorAt(now, lead), now, lead, gated)
+}
+
+// with is the size at a time beside a floor.
+func (s *Sizer) with(floor floor, now time.Time, lead time.Duration, gated float64) Decision {
 	d := Decision{Gated: ceil(gated), Floor: floor.replicas, schedule: floor.schedule, min: s.cfg.Min, max: s.cfg.Max}
 	if s.cfg.Adaptive != nil {
 		d.Adaptive = s.adaptive(now, lead)
@@ -259,52 +263,17 @@ func (s *Sizer) Wake(now time.Time, lead time.Duration) time.Time {
 const lookAhead = 8 * 24 * time.Hour
 
 // NextChange returns the first known change of size after now, and whether there is one within eight days. It looks
-// at schedules, at sizes whose time runs out, and at the next day of hourly quantiles.
+// at schedules, at sizes whose time runs out, and at the next day of hourly quantiles; where a schedule fires more often
+// than any floor would, not so far.
 func (s *Sizer) NextChange(now time.Time, lead time.Duration, gated float64) (Change, bool) {
 	current := s.at(now, lead, gated)
-	for _, at := range s.instants(now, lead) {
-		if d := s.at(at, lead, gated); d.Replicas != current.Replicas {
+	foretold := s.forecast(now, lead)
+	for _, at := range s.instants(now, lead, foretold) {
+		if d := s.with(foretold.floorAt(at), at, lead, gated); d.Replicas != current.Replicas {
 			return Change{At: at, Decision: d}, true
 		}
 	}
 	return Change{}, false
-}
-
-// maxInstants bounds how many starts or ends of one schedule are looked at: more than twice an hour's worth in a week
-// is no floor but a mistake.
-const maxInstants = 2 * 24 * 8
-
-// instants lists when a size can change, ascending.
-func (s *Sizer) instants(now time.Time, lead time.Duration) []time.Time {
-	var out []time.Time
-	horizon := now.Add(lookAhead)
-	for _, schedule := range s.cfg.Schedules {
-		out = append(out, occurrences(schedule.end, now, horizon)...)
-		for _, start := range occurrences(schedule.start, now.Add(lead), horizon) {
-			out = append(out, start.Add(-lead))
-		}
-	}
-	if s.cfg.Adaptive != nil {
-		for _, h := range s.held {
-			out = append(out, h.Until)
-		}
-		hour := now.Truncate(time.Hour)
-		for range 24 {
-			hour = hour.Add(time.Hour)
-			out = append(out, hour, hour.Add(-lead))
-		}
-	}
-	out = slices.DeleteFunc(out, func(t time.Time) bool { return !t.After(now) })
-	slices.SortFunc(out, time.Time.Compare)
-	return out
-}
-
-func occurrences(w wallClock, after, before time.Time) []time.Time {
-	var out []time.Time
-	for at := w.next(after); at.Before(before) && len(out) < maxInstants; at = w.next(at) {
-		out = append(out, at)
-	}
-	return out
 }
 
 func percentOf(text string) (int, error) {

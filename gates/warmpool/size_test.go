@@ -1,6 +1,7 @@
 package warmpool
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -27,7 +28,8 @@ func anyConfig(t *testing.T, rng *rand.Rand) Config {
 		cfg.Adaptive = &Adaptive{Window: 48 * time.Hour, Quantile: rng.Float64(), Headroom: intstr.FromString("10%"), ScaleDownAfter: 10 * time.Minute}
 	}
 	if rng.IntN(2) > 0 {
-		cfg.CostPerReplicaHour, cfg.MaxPerHour = 0.17, rng.Float64()*8
+		lid := rng.Float64() * 8
+		cfg.CostPerReplicaHour, cfg.MaxPerHour = 0.17, &lid
 	}
 	return cfg
 }
@@ -51,7 +53,7 @@ func TestSizeProperties(t *testing.T) {
 			require.LessOrEqual(t, d.Replicas, cfg.Max, "seed %d", seed)
 			affordable, capped := cfg.Affordable()
 			if capped {
-				require.LessOrEqual(t, float64(d.Replicas)*cfg.CostPerReplicaHour, cfg.MaxPerHour+1e-9, "seed %d", seed)
+				require.LessOrEqual(t, float64(d.Replicas)*cfg.CostPerReplicaHour, *cfg.MaxPerHour+1e-9, "seed %d", seed)
 			}
 			for _, s := range cfg.Schedules {
 				if s.Active(now) {
@@ -160,6 +162,12 @@ func TestNewConfig(t *testing.T) {
 	require.True(t, ok)
 	require.EqualValues(t, 117, affordable)
 
+	spec.Budget.MaxPerHour = "0"
+	cfg, err = NewConfig(spec)
+	require.NoError(t, err)
+	require.Zero(t, NewSizer(cfg).Decide(at(t, newYork, "2026-03-06 09:00"), lead, 0).Replicas, "a budget of nothing pays for nothing")
+	spec.Budget.MaxPerHour = "20"
+
 	cases := map[string]struct {
 		change func(*v1alpha1.WarmPoolSpec)
 		says   string
@@ -187,4 +195,22 @@ func TestCriticalFractile(t *testing.T) {
 	require.Zero(t, CriticalFractile(0, 1))
 	require.InDelta(t, 0.5, CriticalFractile(1, 1), 1e-9)
 	require.InDelta(t, 1, CriticalFractile(1, 0), 1e-9)
+}
+
+// A spec that the schema lets through must not stop the controller: the next change is looked for under its lock.
+func TestNextChangeIsCheapWhateverTheSchedules(t *testing.T) {
+	for _, expr := range []string{"30 8 * * 1-5", "0 * * * *", "* * * * *"} {
+		cfg := Config{Min: 5, Max: 9}
+		for i := range 32 {
+			s := schedule(t, expr, expr, newYork, 1)
+			s.name = fmt.Sprint(i)
+			cfg.Schedules = append(cfg.Schedules, s)
+		}
+		s, now := NewSizer(cfg), at(t, newYork, "2026-03-06 09:00")
+		s.Decide(now, lead, 0)
+		begun := time.Now()
+		_, found := s.NextChange(now, lead, 0)
+		require.False(t, found, "min is above every floor")
+		require.Less(t, time.Since(begun), 5*time.Second, expr)
+	}
 }
