@@ -191,6 +191,72 @@ func TestForgottenPodsAreNoticed(t *testing.T) {
 	require.Zero(t, next, "it is bound: nothing waits")
 }
 
+// A victim that ends gracefully holds its room until it is gone, as the scheduler counts; and a pod that waits for
+// something else than room must not have the API server pay for it for ever.
+func TestNudgesAreFew(t *testing.T) {
+	f := newFixture(nil)
+	f.node("n", start, map[string]string{"pool": "web"})
+	f.see("stuck", func(p *corev1.Pod) { p.Status.NominatedNodeName = "n" })
+	f.see("victim", func(p *corev1.Pod) {
+		p.Spec.NodeName, p.DeletionTimestamp = "n", &metav1.Time{Time: start}
+		ask(p, "3500m")
+	})
+	f.at = f.at.Add(time.Minute)
+	nodes, _ := f.pool().forgotten(f.model, f.at)
+	require.Empty(t, nodes, "the victim is still going")
+	f.deletePod("victim", false)
+
+	nudges := 0
+	for end := f.at.Add(10 * time.Minute); f.at.Before(end); {
+		nodes, next := f.pool().forgotten(f.model, f.at)
+		nudges += len(nodes)
+		require.Positive(t, next)
+		f.at = f.at.Add(next)
+	}
+	require.Less(t, nudges, 30, "in ten minutes")
+	require.GreaterOrEqual(t, nudges, 10)
+}
+
+// A controller that is killed between the two calls of a nudge leaves the pod behind: it must end by itself.
+func TestWakePodEndsByItself(t *testing.T) {
+	deadline := wakePod(&v1alpha1.WarmPool{}, "n").Spec.ActiveDeadlineSeconds
+	require.NotNil(t, deadline)
+	require.LessOrEqual(t, *deadline, int64(60))
+}
+
+// What a shrinking pool no longer owes is not made up for by the replicas of the next morning.
+func TestRefillsAreOnlyOfWhatIsMissing(t *testing.T) {
+	f := newFixture(nil)
+	f.pool().taken = []time.Time{start, start, start.Add(time.Second)}
+	f.pool().resize(2)
+	require.Len(t, f.pool().taken, 2, "two are missing")
+	f.pool().resize(0)
+	require.Empty(t, f.pool().taken)
+}
+
+// A replica that waited for hours waited for a person, or for capacity that nobody had: no schedule starts hours early.
+func TestLeadForgetsWhatWasNoBoot(t *testing.T) {
+	f := newFixture(nil)
+	replicaPod := func(p *corev1.Pod) {
+		p.Namespace, p.Labels = poolKey.Namespace, map[string]string{LabelPool: poolKey.Name}
+	}
+	f.see("r", replicaPod)
+	f.node("new", start.Add(5*time.Hour), map[string]string{"pool": "web"})
+	f.at = start.Add(5*time.Hour + time.Minute)
+	f.see("r", func(p *corev1.Pod) { replicaPod(p); p.Spec.NodeName = "new"; isReady(p) })
+	require.Zero(t, f.pool().leads.Len())
+}
+
+// A pod resized in place asks for more without being another pod.
+func TestDemandFollowsAResize(t *testing.T) {
+	f := newFixture(nil)
+	f.node("n", start, map[string]string{"pool": "web"})
+	f.see("web", func(p *corev1.Pod) { p.Spec.NodeName = "n" })
+	f.see("web", func(p *corev1.Pod) { p.Spec.NodeName = "n"; ask(p, "3") })
+	require.InDelta(t, 3, f.demandNow(), 1e-6)
+	require.EqualValues(t, 3000, f.used["n"]["cpu"])
+}
+
 func TestNodeIsWarm(t *testing.T) {
 	image := prepull.InventoryImage{Digest: "0123456789abcdef", Name: "docker.io/library/app:v1"}
 	inventory, err := prepull.Inventory{Warm: []prepull.InventoryImage{image}}.Encode()

@@ -17,10 +17,18 @@ import (
 // by some tens of milliseconds; what takes longer was forgotten.
 const nudgeAfter = 400 * time.Millisecond
 
+// nudgeMost is the longest time between two nudges for one pod. Each time that one did not help the next waits twice as
+// long: a pod may wait for something else than room, and for ever.
+const nudgeMost = time.Minute
+
+// wakeSeconds is how long a pod lives that was made to wake the scheduler, where nobody is left to delete it.
+const wakeSeconds = 10
+
 // nomination is a pod for which the scheduler has preempted replicas, and that is not bound yet.
 type nomination struct {
 	node  string
 	since time.Time // of the nomination, or of the last nudge
+	every time.Duration
 }
 
 // nominate takes in whether a pod waits on one of the pool's nodes, and reports whether it began to.
@@ -32,7 +40,7 @@ func (p *pool) nominate(m *model, now time.Time, v *podView) bool {
 	if known := p.waiting[v.uid]; known != nil && known.node == v.nominatedTo {
 		return false
 	}
-	p.waiting[v.uid] = &nomination{node: v.nominatedTo, since: now}
+	p.waiting[v.uid] = &nomination{node: v.nominatedTo, since: now, every: nudgeAfter}
 	return true
 }
 
@@ -51,13 +59,25 @@ func (p *pool) forgotten(m *model, now time.Time) (nodes []string, next time.Dur
 			delete(p.waiting, uid)
 			continue
 		}
-		next = nudgeAfter
-		if now.Sub(n.since) >= nudgeAfter && node.allocatable.fits(m.used[n.node], v.requests) > 0 {
-			n.since = now
+		if now.Sub(n.since) >= n.every && node.allocatable.fits(m.held(n.node), v.requests) > 0 {
+			n.since, n.every = now, min(2*n.every, nudgeMost)
 			nodes = append(nodes, n.node)
 		}
+		next = soonest(next, max(nudgeAfter, n.every-now.Sub(n.since)))
 	}
 	return nodes, next
+}
+
+// held is what the pods of a node hold, as the scheduler counts: those that are being deleted too.
+func (m *model) held(node string) amounts {
+	held := amounts{}
+	held.add(m.used[node], 1)
+	for _, v := range m.on[node] {
+		if v.leaving {
+			held.add(v.requests, 1)
+		}
+	}
+	return held
 }
 
 // nudge makes the scheduler look again at forgotten pods: the end of any pod that is bound to a node does. It makes such
@@ -89,8 +109,9 @@ func (r *reconciler) nudge(ctx context.Context, wp *v1alpha1.WarmPool) (time.Dur
 // wakePod is bound to its node from the start and asks for nothing. It has a replica's template, so that what admits
 // replicas admits it, but not their label: no ReplicaSet may take it for one.
 func wakePod(wp *v1alpha1.WarmPool, node string) *corev1.Pod {
-	template := podTemplate(wp, nil, defaultPauseImage)
+	template, deadline := podTemplate(wp, nil, defaultPauseImage), int64(wakeSeconds)
 	spec := template.Spec
+	spec.ActiveDeadlineSeconds = &deadline
 	spec.NodeName, spec.NodeSelector = node, nil
 	spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	return &corev1.Pod{

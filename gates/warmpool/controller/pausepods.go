@@ -184,8 +184,21 @@ func (b *pausePods) ensurePriorityClass(ctx context.Context, wp *v1alpha1.WarmPo
 	if err != nil {
 		return fmt.Errorf("read PriorityClass %q: %w", name, err)
 	}
-	if class.Value >= 0 {
-		return unavailable(reasonPriorityClass, "PriorityClass %q has the value %d: replicas with it would not give way to pods of no class; use one below 0", name, class.Value)
+	return usable(&class)
+}
+
+// emptyPriority is the priority at and below which Karpenter counts a pod for nothing: -2^25.
+// Source: sigs.k8s.io/karpenter pkg/utils/disruption@v1.15.0.
+const emptyPriority = -33_554_432
+
+func usable(class *schedulingv1.PriorityClass) error {
+	switch {
+	case class.Value >= 0:
+		return unavailable(reasonPriorityClass, "PriorityClass %q has the value %d: replicas with it would not give way to pods of no class; use one below 0", class.Name, class.Value)
+	case class.Value <= emptyPriority:
+		return unavailable(reasonPriorityClass, "PriorityClass %q has the value %d: Karpenter would take nodes of such replicas for empty and remove them; use one above %d", class.Name, class.Value, emptyPriority)
+	case class.PreemptionPolicy == nil || *class.PreemptionPolicy != corev1.PreemptNever:
+		return unavailable(reasonPriorityClass, "PriorityClass %q lets its pods preempt: replicas would take the room of pods below them; use one with preemptionPolicy: Never", class.Name)
 	}
 	return nil
 }

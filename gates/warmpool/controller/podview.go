@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -30,6 +31,7 @@ type podView struct {
 	replicaOf types.NamespacedName
 	daemon    bool
 	over      bool // finished or being deleted: it asks for nothing any more
+	leaving   bool // being deleted and not finished: its node still holds what it has
 	ready     bool
 	preempted bool
 	nominated bool // it made room for itself by preemption
@@ -78,8 +80,10 @@ func newPodView(pod *corev1.Pod) *podView {
 		uid: pod.UID, key: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, labels: pod.Labels,
 		node: pod.Spec.NodeName, nodeSelector: pod.Spec.NodeSelector, requests: newAmounts(requestsOf(pod)),
 		created: pod.CreationTimestamp.Time, nominated: pod.Status.NominatedNodeName != "", nominatedTo: pod.Status.NominatedNodeName,
-		over: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
 	}
+	finished := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	v.leaving = pod.DeletionTimestamp != nil && !finished
+	v.over = v.leaving || finished
 	for _, gate := range pod.Spec.SchedulingGates {
 		v.gates = append(v.gates, gate.Name)
 	}
@@ -103,7 +107,7 @@ func newPodView(pod *corev1.Pod) *podView {
 
 // sameAs reports whether an update changes nothing that the model looks at: most updates of a pod do not.
 func (v *podView) sameAs(o *podView) bool {
-	return v.node == o.node && v.over == o.over && v.ready == o.ready && v.preempted == o.preempted &&
+	return v.node == o.node && v.over == o.over && v.leaving == o.leaving && maps.Equal(v.requests, o.requests) && v.ready == o.ready && v.preempted == o.preempted &&
 		v.nominated == o.nominated && v.nominatedTo == o.nominatedTo && slices.Equal(v.gates, o.gates) && sameLabels(v.labels, o.labels)
 }
 

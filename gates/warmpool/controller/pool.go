@@ -80,7 +80,15 @@ func (p *pool) pausePods() bool { return p.backend == v1alpha1.BackendPausePods 
 
 // lead is how early capacity is ordered. Whole seconds: the clock of the objects it is measured on has no finer.
 func (p *pool) lead() time.Duration {
-	return p.leads.Quantile(0.95, warmpool.DefaultLead).Truncate(time.Second) + time.Second
+	return min(p.leads.Quantile(0.95, warmpool.DefaultLead), maxLead).Truncate(time.Second) + time.Second
+}
+
+// resize takes the size over. What a smaller pool does not miss is no longer owed: the replicas that it grows by one day
+// make up for nothing.
+func (p *pool) resize(desired int32) {
+	p.desired = desired
+	missing := max(0, int(desired-p.replicaCounts().ready))
+	p.taken = p.taken[max(0, len(p.taken)-missing):]
 }
 
 // podChanged takes in a new or changed pod and reports whether the pool must look.

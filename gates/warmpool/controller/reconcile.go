@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -111,23 +113,19 @@ func (r *reconciler) reconcile(ctx context.Context, wp *v1alpha1.WarmPool) (ctrl
 			out.backend = err
 		}
 	}
-	nudgeWait, err := r.nudge(ctx, wp)
-	if err != nil {
-		return ctrl.Result{}, err
+	// None of these is a reason to leave out the others: a quota on pods must not keep the status from telling of it.
+	nudgeWait, nudgeErr := r.nudge(ctx, wp)
+	wait, statusErr := r.writeStatus(ctx, wp, w, out)
+	storeWait, keepErr := r.keep(ctx, wp, w)
+	r.report(wp, w, out)
+	err = errors.Join(nudgeErr, statusErr, keepErr)
+	if out.backend != nil && !errors.As(out.backend, &lacks) {
+		err = errors.Join(out.backend, err)
 	}
-	wait, err := r.writeStatus(ctx, wp, w, out)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	wait = soonest(wait, nudgeWait)
-	storeWait, err := r.keep(ctx, wp, w)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
-	r.report(wp, w, out)
-	if out.backend != nil && !errors.As(out.backend, &lacks) {
-		return ctrl.Result{}, out.backend
-	}
 	if out.accepted != nil || out.backend != nil {
 		return ctrl.Result{RequeueAfter: soonest(unavailableRetry, wait, storeWait)}, nil
 	}
@@ -165,7 +163,7 @@ func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *writ
 		shape: newAmounts(shape), nodeSelector: wp.Spec.Template.NodeSelector, workload: selector, namespace: wp.Namespace, warmth: warm,
 	}
 	// A pool's first generation, and one that was seen through before, has left nothing with another backend.
-	if w.generation != wp.Generation && wp.Generation > 1 && wp.Status.ObservedGeneration != wp.Generation {
+	if w.generation != wp.Generation && wp.Generation > 1 && !seenThrough(wp) {
 		if err := r.releaseOthers(ctx, wp); err != nil {
 			return nil, err
 		}
@@ -178,6 +176,13 @@ func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *writ
 	}
 	w.generation = wp.Generation
 	return shape, nil
+}
+
+// seenThrough reports whether this generation of the spec was in force before, by an earlier process too. That its status
+// was written does not say so: a spec whose workload was missing has one, and its old backend still holds capacity.
+func seenThrough(wp *v1alpha1.WarmPool) bool {
+	accepted := meta.FindStatusCondition(wp.Status.Conditions, conditionAccepted)
+	return accepted != nil && accepted.Status == metav1.ConditionTrue && accepted.ObservedGeneration == wp.Generation
 }
 
 // adopt has the model take the pool over: one that continues what this process, or an earlier one, has learned.
@@ -265,7 +270,7 @@ func (r *reconciler) size(ctx context.Context, wp *v1alpha1.WarmPool, shape core
 		if p.desired != out.decision.Replicas {
 			r.log.Info("warm pool changes size", "warmPool", klog.KObj(wp), "from", p.desired, "to", out.decision.Replicas, "reason", out.decision.Reason())
 		}
-		p.desired = out.decision.Replicas
+		p.resize(out.decision.Replicas)
 		p.cost.change(now, p.sizer.Config().CostPerReplicaHour*float64(p.desired))
 		req.busy, req.pause = p.busyNodes(r.model), p.pauseImage(r.model)
 	})

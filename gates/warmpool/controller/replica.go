@@ -6,6 +6,10 @@ import (
 	"headstart.dev/gates/v1alpha1"
 )
 
+// maxLead is the longest that counts as the time of a new node. What takes longer waited for capacity that nobody had, or
+// for a policy that somebody had yet to write, and would have every schedule start as much too early.
+const maxLead = time.Hour
+
 // replicaChanged takes in a pause pod of the pool and reports whether the pool must look.
 func (p *pool) replicaChanged(m *model, now time.Time, v *podView) bool {
 	r := p.replicas[v.uid]
@@ -33,8 +37,8 @@ func (p *pool) measureReplica(now time.Time, r *replica, created time.Time, read
 		p.refills.Add(now.Sub(p.taken[0]))
 		p.taken = p.taken[1:]
 	}
-	if warm && !r.everWarm && r.sawCold && r.onNewerNode {
-		p.leads.Add(now.Sub(created))
+	if lead := now.Sub(created); warm && !r.everWarm && r.sawCold && r.onNewerNode && lead <= maxLead {
+		p.leads.Add(lead)
 	}
 	r.everReady, r.everWarm = r.everReady || ready, r.everWarm || warm
 }

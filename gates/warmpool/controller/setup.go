@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,6 +28,10 @@ import (
 
 // reconcilers is how many pools are reconciled at once: enough that one slow write does not hold the others.
 const reconcilers = 4
+
+// leastBackOff and mostBackOff bound the wait after an error. While a pool backs off it does not look at its schedules, so
+// the longest is no longer than what a start may be late by; the default is a quarter of an hour.
+const leastBackOff, mostBackOff = 50 * time.Millisecond, time.Minute
 
 // Config is what the controller needs beside the manager.
 type Config struct {
@@ -114,7 +119,10 @@ func (r *reconciler) build(mgr ctrl.Manager, feed *feed) error {
 		For(&v1alpha1.WarmPool{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&appsv1.Deployment{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(r.poolsOfWorkload), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: reconcilers})
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: reconcilers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](leastBackOff, mostBackOff),
+		})
 	prepullPolicies, err := has(mgr, prepullv1alpha1.GroupVersion.WithKind("PrepullPolicy"))
 	if err != nil {
 		return err

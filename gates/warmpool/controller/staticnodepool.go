@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -42,6 +43,13 @@ func (b *staticNodePool) apply(ctx context.Context, wp *v1alpha1.WarmPool, req r
 	case err != nil:
 		return fmt.Errorf("read NodePool %q: %w", name, err)
 	}
+	var pools v1alpha1.WarmPoolList
+	if err := b.client.List(ctx, &pools); err != nil {
+		return fmt.Errorf("list the warm pools of NodePool %q: %w", name, err)
+	}
+	if master := masterOf(pools.Items, wp); master != "" {
+		return unavailable(reasonConflict, "NodePool %q is sized by WarmPool %s, which is older: give each a NodePool of its own", name, master)
+	}
 	have, static, err := unstructured.NestedInt64(nodePool.Object, "spec", "replicas")
 	if err != nil || !static {
 		return unavailable(reasonNotStatic, "NodePool %q has no spec.replicas: make it static, with Karpenter's feature gate StaticCapacity, or use backend PausePods", name)
@@ -54,6 +62,29 @@ func (b *staticNodePool) apply(ctx context.Context, wp *v1alpha1.WarmPool, req r
 		}
 	}
 	return nil
+}
+
+// masterOf returns the WarmPool that sizes wp's NodePool in wp's place, "" where that is wp itself. Two that both did would
+// buy and remove nodes in turn for ever.
+func masterOf(pools []v1alpha1.WarmPool, wp *v1alpha1.WarmPool) string {
+	master := wp
+	for i := range pools {
+		other := &pools[i]
+		if backendOf(other) == v1alpha1.BackendStaticNodePool && other.DeletionTimestamp == nil &&
+			other.Spec.Template.NodeSelector[labelNodePool] == wp.Spec.Template.NodeSelector[labelNodePool] && older(other, master) {
+			master = other
+		}
+	}
+	if master.UID == wp.UID {
+		return ""
+	}
+	return master.Namespace + "/" + master.Name
+}
+
+func older(a, b *v1alpha1.WarmPool) bool {
+	return cmp.Or(
+		a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
+	) < 0
 }
 
 func (b *staticNodePool) release(context.Context, *v1alpha1.WarmPool) error { return nil }
