@@ -47,6 +47,8 @@ type Decision struct {
 	hasEntry bool
 	rearmed  bool
 	existing bool
+	// stray says that the rule's taint is on a node that it does not govern, and for longer than it would have held it.
+	stray bool
 }
 
 // Evaluate says what the rule wants of the node, given what is known of it now. It is pure: equal arguments give equal
@@ -54,6 +56,11 @@ type Decision struct {
 func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 	d := Decision{Rule: r, State: StateUnbound}
 	if !r.Binds(f.Node) {
+		if from, there := r.stray(f.Node); there && now.Before(from) {
+			d.Recheck = from
+		} else {
+			d.stray = there
+		}
 		return d
 	}
 	d.existing = f.Node.CreationTimestamp.Time.Before(r.Created)
@@ -109,6 +116,9 @@ func (d *Decision) rebooted(f *Facts) bool {
 	return d.Rule.RearmOnReboot && d.hasEntry && d.entry.State != EntryHeld &&
 		d.entry.Boot != "" && boot != "" && d.entry.Boot != boot
 }
+
+// Stray says that the rule does not govern the node, and that its taint there is to go nonetheless.
+func (d *Decision) Stray() bool { return d.stray }
 
 // ignores says whether an unready node is nonetheless left as it is.
 func (d *Decision) ignores(f *Facts) bool {

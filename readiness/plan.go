@@ -63,12 +63,36 @@ type Claim struct {
 
 // Covers says whether the node still carries the claimed taint.
 func (c *Claim) Covers(node *corev1.Node) bool {
-	return findTaint(node.Spec.Taints, &c.Rule.Taint) != nil && c.Rule.Binds(node)
+	_, covers := c.from(node)
+	return covers
 }
 
-// releases says whether the claim covers the taint on the node.
-func (c *Claim) releases(node *corev1.Node, taint *corev1.Taint) bool {
-	return SameTaint(&c.Rule.Taint, taint) && c.Rule.Binds(node)
+// Recheck is when the claimed taint is to go from the node, where that is later than now; zero otherwise.
+func (c *Claim) Recheck(node *corev1.Node, now time.Time) time.Time {
+	if from, _ := c.from(node); now.Before(from) {
+		return from
+	}
+	return time.Time{}
+}
+
+// from is since when the claimed taint is to go: ever since where the rule governed the node.
+func (c *Claim) from(node *corev1.Node) (from time.Time, there bool) {
+	if findTaint(node.Spec.Taints, &c.Rule.Taint) == nil {
+		return time.Time{}, false
+	}
+	if c.Rule.Binds(node) {
+		return time.Time{}, true
+	}
+	return c.Rule.stray(node)
+}
+
+// releases says whether the taint on the node is to go by the claim.
+func (c *Claim) releases(node *corev1.Node, taint *corev1.Taint, now time.Time) bool {
+	if !SameTaint(&c.Rule.Taint, taint) {
+		return false
+	}
+	from, there := c.from(node)
+	return there && !now.Before(from)
 }
 
 // Plan turns the decisions of all rules about one node into the one change that the node needs. retired are claims whose
@@ -156,6 +180,11 @@ func (p *planner) released(out []corev1.Taint) {
 			p.transition(d)
 		}
 	}
+	for i := range p.decisions {
+		if d := &p.decisions[i]; d.stray && findTaint(out, &d.Rule.Taint) == nil {
+			p.transition(d)
+		}
+	}
 }
 
 func (p *planner) transition(d *Decision) {
@@ -173,10 +202,16 @@ func (p *planner) held(t *corev1.Taint) bool {
 }
 
 // ours says whether the taint is the controller's to take off: a rule that governs the node names it, the record says
-// that the controller put it there, a rule that is gone claimed it, or one held the node by it until the label left.
+// that the controller put it there, a rule that is gone claimed it, one held the node by it until the label left, or it is
+// a stray.
 func (p *planner) ours(t *corev1.Taint) bool {
 	if p.foreign(t) {
 		return false
+	}
+	for i := range p.decisions {
+		if d := &p.decisions[i]; d.stray && SameTaint(&d.Rule.Taint, t) {
+			return true
+		}
 	}
 	for d := range p.enforced {
 		if SameTaint(&d.Rule.Taint, t) {
@@ -190,7 +225,7 @@ func (p *planner) ours(t *corev1.Taint) bool {
 		}
 	}
 	for i := range p.retired {
-		if p.retired[i].releases(p.facts.Node, t) {
+		if p.retired[i].releases(p.facts.Node, t, p.now) {
 			return true
 		}
 	}

@@ -219,27 +219,32 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 		}
 		e.count(n, r.UID, s)
 		n.noteHold(r, d.State)
-		if d.State == readiness.StateUnbound {
+		next = earlier(next, d.Recheck)
+		if d.State == readiness.StateUnbound && !d.Stray() {
 			continue
 		}
-		for i := range r.Conditions {
-			if r.Conditions[i].MaxAge > 0 {
-				n.noteFirst(r.Conditions[i].Type, now)
-			}
-		}
-		if !d.Recheck.IsZero() && (next.IsZero() || d.Recheck.Before(next)) {
-			next = d.Recheck
-		}
+		n.noteFirst(r, now)
 		if d.DeleteNodeClaim && !r.DryRun {
 			e.deleteClaim(n)
 		}
 		decisions = append(decisions, d)
+	}
+	for i := range e.retired {
+		next = earlier(next, e.retired[i].Recheck(n.facts.Node, now))
 	}
 	change, err := readiness.Plan(&n.facts, decisions, e.retired, now)
 	if err != nil {
 		e.log.Error(err, "cannot plan node", "node", n.name)
 	}
 	return change, next
+}
+
+// earlier is the earlier of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // count moves the node from its old state under the rule to the new one.

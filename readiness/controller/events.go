@@ -119,7 +119,10 @@ func (r *recorder) transition(node *corev1.Node, t readiness.Transition) {
 	case readiness.StateTimedOut:
 		r.offer(nodeEvent(node, corev1.EventTypeWarning, reasonTimedOut,
 			fmt.Sprintf("rule %s: not ready within %s, taint %s is off; missing: %s", t.Rule.Name, t.Rule.Timeout, readiness.TaintID(&t.Rule.Taint), missing(t.Reasons))))
-	case readiness.StateIgnored, readiness.StateUnbound, readiness.StateForeign:
+	case readiness.StateUnbound:
+		r.offer(nodeEvent(node, corev1.EventTypeNormal, reasonReleased,
+			fmt.Sprintf("rule %s does not govern the node, and %s have passed: taint %s is off", t.Rule.Name, t.Rule.Timeout, readiness.TaintID(&t.Rule.Taint))))
+	case readiness.StateIgnored, readiness.StateForeign:
 	}
 }
 

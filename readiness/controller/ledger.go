@@ -45,6 +45,8 @@ type claimRecord struct {
 	Key      string             `json:"key"`
 	Effect   corev1.TaintEffect `json:"effect"`
 	Selector *string            `json:"selector,omitempty"`
+	// Timeout is the rule's, as text; absent where it had none.
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
 
 // Run loads the claims of an earlier controller, and keeps the ConfigMap up to date until ctx ends.
@@ -91,6 +93,9 @@ func (l *ledger) load(ctx context.Context) error {
 	var rules []*readiness.Rule
 	for _, r := range records {
 		rule := &readiness.Rule{UID: r.UID, Name: r.Name, Form: r.Form, Taint: corev1.Taint{Key: r.Key, Effect: r.Effect}}
+		if r.Timeout != nil {
+			rule.Timeout = r.Timeout.Duration
+		}
 		if r.Selector != nil {
 			if rule.Selector, err = labels.Parse(*r.Selector); err != nil {
 				l.log.Error(err, "a claim of the ledger cannot be read", "rule", r.Name)
@@ -159,6 +164,9 @@ func (e *Engine) claimRecords() []claimRecord {
 		if r.Selector != nil {
 			text := r.Selector.String()
 			c.Selector = &text
+		}
+		if r.Timeout > 0 {
+			c.Timeout = &metav1.Duration{Duration: r.Timeout}
 		}
 		found[string(c.UID)+" "+readiness.TaintID(&r.Taint)] = c
 	}

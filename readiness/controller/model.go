@@ -126,16 +126,19 @@ func (n *node) noteReports(old, in *corev1.Node, now time.Time) {
 	}
 }
 
-// noteFirst gives every report that has never been seen to change the time at which it was first seen: it may age from
-// there on.
-func (n *node) noteFirst(t corev1.NodeConditionType, now time.Time) {
-	if _, seen := n.facts.Seen[t]; seen {
-		return
+// noteFirst gives every report that may grow old and has never been seen to change the time at which it was first seen: it
+// ages from there on.
+func (n *node) noteFirst(r *readiness.Rule, now time.Time) {
+	for i := range r.Conditions {
+		t := r.Conditions[i].Type
+		if _, seen := n.facts.Seen[t]; seen || r.Conditions[i].MaxAge <= 0 {
+			continue
+		}
+		if n.facts.Seen == nil {
+			n.facts.Seen = map[corev1.NodeConditionType]time.Time{}
+		}
+		n.facts.Seen[t] = now
 	}
-	if n.facts.Seen == nil {
-		n.facts.Seen = map[corev1.NodeConditionType]time.Time{}
-	}
-	n.facts.Seen[t] = now
 }
 
 // findCondition looks at the same index first: conditions keep their order.

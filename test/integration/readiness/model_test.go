@@ -16,7 +16,10 @@ import (
 )
 
 // modelDefault is how long the model-based test runs without HEADSTART_MODEL_TIME (10m at night).
-const modelDefault = 10 * time.Second
+const modelDefault = 60 * time.Second
+
+// modelPatience is the rule's timeout. The rule holds on when it is over; a stray taint goes.
+const modelPatience = 2 * time.Second
 
 // model is the reference: what must be true of the test's one rule and its nodes once everything has settled. It knows
 // the contract, not the engine.
@@ -29,8 +32,9 @@ type model struct {
 	second *running
 	nodes  []*modelNode
 	log    []string
-	// restarted says that the controller was away since all had settled.
-	restarted bool
+	// claimed says that a controller has noted whose the rule's taint is. Nobody can tell that of a rule which was made and
+	// deleted while no controller ran, so no node registers with its taint before.
+	claimed bool
 }
 
 type modelNode struct {
@@ -44,16 +48,11 @@ type modelNode struct {
 	// wasReady says that the node was ready at some moment since all had settled, and unsure that it was, under no rule
 	// that is known to have seen it: whether its bootstrap is over depends on who was faster.
 	wasReady, unsure bool
-	// registered says that the node came with the taint, and orphan that it may have left the rule while the controller was
-	// away: no record says then whose taint it is, and it stays. A known limit, and nothing that is asserted.
-	registered, orphan bool
 }
 
 // tainted is what the contract says of the node, or nothing where it says none.
 func (m *model) tainted(n *modelNode) (want, known bool) {
 	switch {
-	case n.orphan && (m.rule == nil || !n.bound):
-		return false, false
 	case m.rule == nil || !n.bound:
 		return false, true
 	case m.rule.Spec.DryRun || n.ready || n.done && m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly:
@@ -110,7 +109,7 @@ var modelSteps = []struct {
 	}},
 	{"dry run", func(m *model) {
 		if m.rule != nil {
-			m.rule.Spec.DryRun = !m.rule.Spec.DryRun
+			m.rule.Spec.DryRun, m.claimed = !m.rule.Spec.DryRun, false
 			m.e.changeRule(m.rule, map[string]any{"dryRun": m.rule.Spec.DryRun})
 		}
 	}},
@@ -119,7 +118,7 @@ var modelSteps = []struct {
 
 func (m *model) restart(options ...option) {
 	m.ctl.Stop()
-	m.ctl, m.restarted = m.e.startController(options...), true
+	m.ctl = m.e.startController(options...)
 }
 
 func (m *model) key() string { return readiness.TaintPrefix + m.e.pool }
@@ -144,14 +143,14 @@ func (m *model) remake(n *modelNode) {
 
 func (m *model) create(n *modelNode) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"pool": m.e.pool}}}
-	if m.rule != nil && !m.rule.Spec.DryRun && m.rng.IntN(2) == 0 {
+	if m.claimed && m.rng.IntN(2) == 0 {
 		tainted(m.key())(node)
-		n.registered = true
 	}
 	require.NoError(m.e.t, m.e.Create(m.e.t.Context(), node))
 }
 
 func (m *model) toggleRule() {
+	m.claimed = false
 	if m.rule != nil {
 		m.e.drop(&v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: m.rule.Name}})
 		m.rule = nil
@@ -159,7 +158,10 @@ func (m *model) toggleRule() {
 	}
 	// Creation times have whole seconds: every node of today is to be older than the rule.
 	time.Sleep(1100 * time.Millisecond) //nolint:forbidigo // the API server's clock is not ours to turn
-	m.rule = m.e.rule(func(r *v1alpha1.NodeReadinessRule) { r.Spec.Taint.Key = m.key() })
+	m.rule = m.e.rule(func(r *v1alpha1.NodeReadinessRule) {
+		r.Spec.Taint.Key = m.key()
+		r.Spec.ReadinessTimeout, r.Spec.OnTimeout = &metav1.Duration{Duration: modelPatience}, v1alpha1.TimeoutHold
+	})
 	for _, n := range m.nodes {
 		n.before, n.done = true, false
 	}
@@ -169,14 +171,14 @@ func (m *model) toggleRule() {
 func (m *model) remember(n *modelNode) {
 	n.unsure = !n.ready && (n.unsure || n.wasReady && !n.done)
 	n.wasReady = n.ready
-	adrift := m.rule == nil || !n.bound
-	n.orphan = adrift && (n.orphan || n.registered && m.restarted)
-	n.registered = n.registered && !n.ready && !adrift
 }
 
 // settle waits until every node is as the contract says.
 func (m *model) settle() {
-	defer func() { m.restarted = false }()
+	if m.rule != nil && !m.rule.Spec.DryRun && !m.claimed {
+		m.e.eventuallyClaimed(m.rule.Name)
+		m.claimed = true
+	}
 	for _, n := range m.nodes {
 		m.remember(n)
 		want, known := m.tainted(n)

@@ -69,6 +69,28 @@ func TestRuleDeletedWhileTheControllerWasAwayFreesItsNodes(t *testing.T) {
 	e.eventuallyTainted(registered.Name, taintKey(rule), false)
 }
 
+// TestLabelThatLeftWhileTheControllerWasAwayFreesTheNode is of nodes that registered with their taint: no record says whose
+// it is, so the rule's timeout decides, of the rule that is there and of one that went too.
+func TestLabelThatLeftWhileTheControllerWasAwayFreesTheNode(t *testing.T) {
+	e := newEnv(t)
+	impatient := func(r *v1alpha1.NodeReadinessRule) {
+		r.Spec.ReadinessTimeout, r.Spec.OnTimeout = &metav1.Duration{Duration: time.Second}, v1alpha1.TimeoutHold
+	}
+	stays, goes := e.rule(impatient), e.rule(impatient)
+	patient := e.rule(func(r *v1alpha1.NodeReadinessRule) { r.Spec.ReadinessTimeout = &metav1.Duration{Duration: time.Hour} })
+	c := e.startController()
+	node := e.node(tainted(taintKey(stays)), tainted(taintKey(goes)), tainted(taintKey(patient)))
+	e.eventuallyClaimed(stays.Name)
+	e.eventuallyClaimed(goes.Name)
+	c.Stop()
+	e.setLabel(node.Name, "pool", "elsewhere")
+	require.NoError(t, e.Delete(t.Context(), goes))
+	e.startController()
+	e.eventuallyTainted(node.Name, taintKey(stays), false)
+	e.eventuallyTainted(node.Name, taintKey(goes), false)
+	e.stays(node.Name, "its labels may be still to come", func(n *corev1.Node) bool { return hasTaint(n, taintKey(patient)) })
+}
+
 // eventuallyClaimed waits until the ledger names the rule.
 func (e *env) eventuallyClaimed(rule string) {
 	e.t.Helper()
