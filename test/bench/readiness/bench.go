@@ -121,6 +121,7 @@ func (b *bench) measureSelf(ctx context.Context, r *result) error {
 	if err != nil {
 		return err
 	}
+	r.selfDone = time.Since(start)
 	if err := b.seen.wait(ctx); err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func (b *bench) measureWave(ctx context.Context, r *result, p *process) error {
 	r.release = b.seen.last().Sub(start)
 	cpuAfter, _ := p.usage()
 	r.waveCPU = cpuAfter - cpu
-	r.wave = b.latencies(flips)
+	r.wave, r.watch = latencies(flips, b.seen.times()), latencies(flips, b.seen.flipTimes())
 	if r.inside, err = p.released(ctx); err != nil {
 		return fmt.Errorf("read metrics: %w", err)
 	}
@@ -186,7 +187,7 @@ func (b *bench) measurePaced(ctx context.Context, r *result) error {
 	if err := b.seen.wait(ctx); err != nil {
 		return err
 	}
-	r.paced = b.latencies(flips)
+	r.paced = latencies(flips, b.seen.times())
 	return nil
 }
 
@@ -235,12 +236,11 @@ func (b *bench) flip(ctx context.Context, n int, interval time.Duration) (map[st
 	return at, err
 }
 
-// latencies are from the answer to a flip to the taint seen gone, sorted. A release that was seen before the answer
-// counts as 0.
-func (b *bench) latencies(flips map[string]time.Time) []time.Duration {
+// latencies are from the answer to a flip to what was seen of it, sorted. What was seen before the answer counts as 0.
+func latencies(flips, seen map[string]time.Time) []time.Duration {
 	var out []time.Duration
-	for name, gone := range b.seen.times() {
-		out = append(out, max(0, gone.Sub(flips[name])))
+	for name, at := range seen {
+		out = append(out, max(0, at.Sub(flips[name])))
 	}
 	slices.Sort(out)
 	return out

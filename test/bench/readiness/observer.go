@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,9 +17,11 @@ import (
 
 // observer watches for the taints to go, in every phase alike, so that its cost is in every figure.
 type observer struct {
-	mu      sync.Mutex
-	want    int
-	gone    map[string]time.Time
+	mu   sync.Mutex
+	want int
+	gone map[string]time.Time
+	// flips are when the flips were seen: what the API server's watch takes in the same wave.
+	flips   map[string]time.Time
 	done    chan struct{}
 	closed  bool
 	failure error
@@ -31,6 +34,7 @@ func (o *observer) reset(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.want, o.gone, o.done, o.closed = n, make(map[string]time.Time, n), make(chan struct{}), false
+	o.flips = make(map[string]time.Time, n)
 }
 
 func (o *observer) watch(ctx context.Context, c kubernetes.Interface) error {
@@ -82,6 +86,9 @@ func (o *observer) take(event watch.Event, from string) string {
 		o.failure = fmt.Errorf("watch: %v", event.Object)
 		return from
 	}
+	if _, known := o.flips[n.Name]; !known && hasFlipped(n) {
+		o.flips[n.Name] = time.Now()
+	}
 	if event.Type == watch.Deleted || len(n.Spec.Taints) > 0 || o.closed {
 		return n.ResourceVersion
 	}
@@ -111,10 +118,22 @@ func (o *observer) wait(ctx context.Context) error {
 	}
 }
 
+func hasFlipped(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == flipped && c.Status == corev1.ConditionTrue
+	})
+}
+
 func (o *observer) times() map[string]time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return maps.Clone(o.gone)
+}
+
+func (o *observer) flipTimes() map[string]time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.flips)
 }
 
 func (o *observer) last() time.Time {

@@ -15,14 +15,14 @@ import (
 type result struct {
 	nodes, rules int
 
-	self, flips, release time.Duration
-	wave, paced          []time.Duration
-	inside               time.Duration
-	waveCPU, cpu         time.Duration
-	peak, restartPeak    int64
-	requests             requestCounts
-	restart              time.Duration
-	restartWrites        int
+	self, selfDone, flips, release time.Duration
+	wave, watch, paced             []time.Duration
+	inside                         time.Duration
+	waveCPU, cpu                   time.Duration
+	peak, restartPeak              int64
+	requests                       requestCounts
+	restart                        time.Duration
+	restartWrites                  int
 }
 
 // The bars.
@@ -61,10 +61,12 @@ func (r *result) print(w io.Writer) bool {
 		fmt.Fprintf(w, "  %-38s %12s%s\n", name, value, verdict)
 	}
 	line("writers untaint by themselves", seconds(r.self), true, false, "")
+	line("of it until the last answer", seconds(r.selfDone), true, false, "")
 	line("flips", seconds(r.flips), true, false, "")
 	line("last taint gone", seconds(r.release), r.release <= r.self, true, "<= writers by themselves")
 	line("ratio to flips", fmt.Sprintf("%.3f", ratio), ratio <= maxRatio, r.nodes >= saturatingNodes, fmt.Sprintf("%.2f", maxRatio))
 	line("flip to release p50 / p99", seconds(quantile(r.wave, 0.5))+" / "+seconds(quantile(r.wave, 0.99)), true, false, "")
+	line("flip to flip seen p50 / p99", seconds(quantile(r.watch, 0.5))+" / "+seconds(quantile(r.watch, 0.99)), true, false, "")
 	line("of it from the controller's seeing it", seconds(r.inside)+" mean", true, false, "")
 	if len(r.paced) > 0 {
 		p99 := quantile(r.paced, 0.99)
