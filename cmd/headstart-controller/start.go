@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -41,16 +39,9 @@ const (
 	stopTimeout   = 10 * time.Second
 )
 
-// gcPercent is how far the heap may grow beyond what is in use before it is collected. What the controller holds is what
-// it knows of the nodes, and it makes little garbage beside that: at 5,000 nodes Go's own 100 would buy some hundredths
-// of a core for some 30 MB.
-const gcPercent = 40
-
 // start runs the controllers until ctx ends.
 func start(ctx context.Context, o *options, out io.Writer) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	paceCollector()
 	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: logLevels[o.logLevel]}))
 	ctrl.SetLogger(log)
 	klog.SetLogger(log.WithName("client-go"))
@@ -130,14 +121,10 @@ func addControllers(mgr ctrl.Manager, o *options) error {
 
 // watchNodes makes the one watch of Nodes that all controllers follow.
 func watchNodes(mgr ctrl.Manager) (*nodewatch.Watch, error) {
-	config := rest.CopyConfig(mgr.GetConfig())
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	c, err := kubernetes.NewForConfigAndClient(config, mgr.GetHTTPClient())
+	nodes, err := nodewatch.New(mgr.GetConfig())
 	if err != nil {
-		return nil, fmt.Errorf("make client for nodes: %w", err)
+		return nil, err
 	}
-	nodes := nodewatch.New(c.CoreV1().RESTClient())
 	if err := mgr.Add(nodes); err != nil {
 		return nil, fmt.Errorf("add the watch of nodes: %w", err)
 	}

@@ -88,7 +88,9 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	r := newReconciler(mgr, c, m)
 	nodes := cfg.Nodes
 	if nodes == nil {
-		nodes = nodewatch.New(c.typed.CoreV1().RESTClient())
+		if nodes, err = nodewatch.New(mgr.GetConfig()); err != nil {
+			return err
+		}
 		if err := mgr.Add(nodes); err != nil {
 			return fmt.Errorf("add to manager: %w", err)
 		}

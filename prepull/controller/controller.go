@@ -144,7 +144,9 @@ func New(cfg Config) (*Controller, error) {
 		return nil, fmt.Errorf("new prepull controller: %w", err)
 	}
 	if cfg.Nodes == nil {
-		c.nodes = nodewatch.New(c.client.CoreV1().RESTClient())
+		if c.nodes, err = nodewatch.New(cfg.REST); err != nil {
+			return nil, fmt.Errorf("new prepull controller: %w", err)
+		}
 		cfg.Nodes = c.nodes
 	}
 	c.followNodes(cfg.Nodes)

@@ -12,7 +12,9 @@ const (
 	leastWriters = 4
 	maxWriters   = 256
 	// goodAnswer lets the pool grow while work waits: by one for each answer, so that it doubles with each round.
-	goodAnswer = 250 * time.Millisecond
+	// An API server that takes longer has all its CPUs busy already: more at once would only make others wait, the watch
+	// that brings the facts first of all.
+	goodAnswer = 100 * time.Millisecond
 	// slowAnswer makes it shrink, by one for each answer.
 	slowAnswer = time.Second
 )

@@ -75,7 +75,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	c.claims = &claimDeleter{log: log, engine: engine, client: patches, events: c.events}
 	c.ledger = &ledger{log: log, engine: engine, maps: client.CoreV1().ConfigMaps(cmp.Or(cfg.Namespace, defaultNamespace))}
-	if c.nodes, err = followNodes(mgr, cfg.Nodes, client, engine); err != nil {
+	if c.nodes, err = followNodes(mgr, cfg.Nodes, rc, engine); err != nil {
 		return err
 	}
 	if err := c.addForms(rc, patches, client, &cfg); err != nil {
@@ -135,10 +135,13 @@ func connect(config *rest.Config, clock *serverClock) (*rest.Config, error) {
 }
 
 // followNodes feeds the engine from the watch that the process shares, or from one of its own.
-func followNodes(mgr ctrl.Manager, shared *nodewatch.Watch, client kubernetes.Interface, e *Engine) (*nodewatch.Watch, error) {
+func followNodes(mgr ctrl.Manager, shared *nodewatch.Watch, rc *rest.Config, e *Engine) (*nodewatch.Watch, error) {
 	nodes := shared
 	if nodes == nil {
-		nodes = nodewatch.New(client.CoreV1().RESTClient())
+		var err error
+		if nodes, err = nodewatch.New(rc); err != nil {
+			return nil, err
+		}
 		if err := mgr.Add(nodes); err != nil {
 			return nil, err
 		}

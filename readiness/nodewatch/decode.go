@@ -112,7 +112,7 @@ func (c cut) copyField(out, tag, value []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	length := uint64(len(out) - at - width) //nolint:gosec // what was appended
+	length := uint64(len(out) - at - width)
 	for i := range width {
 		out[at+i] = byte(length>>(7*i)) & 0x7f
 		if i < width-1 {

@@ -34,16 +34,26 @@ type Watch struct {
 	work health.Work
 }
 
-// New makes a watch that uses a core/v1 client; nothing is sent before Start.
-func New(client rest.Interface) *Watch {
+// New makes a watch of the API server of config; nothing is sent before Start.
+func New(config *rest.Config) (*Watch, error) {
+	client, err := newClient(config)
+	if err != nil {
+		return nil, fmt.Errorf("make client for nodes: %w", err)
+	}
+	return newWatch(client), nil
+}
+
+func newWatch(client rest.Interface) *Watch {
 	return &Watch{client: client, names: map[string]bool{}, synced: make(chan struct{})}
 }
 
 // Handler is what a follower does with Nodes. Its functions are called one at a time, and must not block: all other
 // followers wait for them.
 type Handler[T any] struct {
-	// Read makes of a Node what the follower holds. It must not keep the Node itself, which has all that followers may
-	// ask for, but may keep its maps and slices, and must change none. Required.
+	// Read makes of a Node what the follower holds. It must not keep the Node itself, but may keep its maps and slices, and
+	// must change none. The Node has all but what is taken out before it is decoded: managedFields, and of the status
+	// capacity, addresses, volumes, runtime handlers, the reasons and messages of conditions, and images over
+	// MaxImageBytes. Required.
 	Read func(*corev1.Node) T
 	// Set takes a Node that is new or has changed. Required.
 	Set func(T)
@@ -89,7 +99,7 @@ var backoff = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0
 func (w *Watch) Start(ctx context.Context) error {
 	lw := cache.NewListWatchFromClient(w.client, "nodes", metav1.NamespaceAll, fields.Everything())
 	delay := backoff
-	cache.NewReflectorWithOptions(lw, &corev1.Node{}, sink{w}, cache.ReflectorOptions{Name: "nodes", Backoff: &delay}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(lw, &partialNode{}, sink{w}, cache.ReflectorOptions{Name: "nodes", Backoff: &delay}).RunWithContext(ctx)
 	return nil
 }
 
@@ -167,7 +177,7 @@ func (s sink) Update(obj any) error { return s.set(obj) }
 func (s sink) Resync() error        { return nil }
 
 func (s sink) set(obj any) error {
-	in, ok := obj.(*corev1.Node)
+	in, ok := nodeOf(obj)
 	if !ok {
 		return fmt.Errorf("watch nodes: %T is none", obj)
 	}
@@ -176,7 +186,7 @@ func (s sink) set(obj any) error {
 }
 
 func (s sink) Delete(obj any) error {
-	in, ok := obj.(*corev1.Node)
+	in, ok := nodeOf(obj)
 	if !ok {
 		return fmt.Errorf("watch nodes: %T is none", obj)
 	}
@@ -187,14 +197,15 @@ func (s sink) Delete(obj any) error {
 func (s sink) Replace(list []any, _ string) error {
 	out := make([]*item, 0, len(list))
 	for _, obj := range list {
-		switch in := obj.(type) {
-		case *item:
-			out = append(out, in)
-		case *corev1.Node:
-			out = append(out, s.w.read(in))
-		default:
+		if one, ok := obj.(*item); ok {
+			out = append(out, one)
+			continue
+		}
+		in, ok := nodeOf(obj)
+		if !ok {
 			return fmt.Errorf("list nodes: %T is none", obj)
 		}
+		out = append(out, s.w.read(in))
 	}
 	s.w.replace(out)
 	return nil
@@ -203,7 +214,7 @@ func (s sink) Replace(list []any, _ string) error {
 // Transformer reads the Nodes of a first list one by one.
 func (s sink) Transformer() cache.TransformFunc {
 	return func(obj any) (any, error) {
-		if in, ok := obj.(*corev1.Node); ok {
+		if in, ok := nodeOf(obj); ok {
 			return s.w.read(in), nil
 		}
 		return obj, nil

@@ -8,6 +8,7 @@ import (
 
 	"headstart.dev/prepull"
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/nodewatch"
 )
 
 // nodeView is what the model keeps of a node.
@@ -88,13 +89,11 @@ func warmImages(text string) map[string]string {
 	return images
 }
 
-// maxPauseBytes tells a pause image from an application that is called pause: the real ones are under 1 MB.
-const maxPauseBytes = 4 << 20
-
-// pauseImage finds a sandbox image among those that the kubelet reports.
+// pauseImage finds a sandbox image among those that the kubelet reports. The size tells it from an application that is
+// called pause: the real ones are under 1 MB.
 func pauseImage(images []corev1.ContainerImage) string {
 	for _, image := range images {
-		if image.SizeBytes > maxPauseBytes {
+		if image.SizeBytes > nodewatch.MaxImageBytes {
 			continue
 		}
 		for _, name := range image.Names {

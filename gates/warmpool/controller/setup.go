@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -89,11 +88,10 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 // followNodes feeds the model from the watch that the process shares, or from one of its own.
 func followNodes(mgr ctrl.Manager, nodes *nodewatch.Watch, m *model, feed *feed) error {
 	if nodes == nil {
-		client, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
-		if err != nil {
-			return fmt.Errorf("make client for nodes: %w", err)
+		var err error
+		if nodes, err = nodewatch.New(mgr.GetConfig()); err != nil {
+			return err
 		}
-		nodes = nodewatch.New(client.CoreV1().RESTClient())
 		if err := mgr.Add(nodes); err != nil {
 			return fmt.Errorf("add the watch of nodes: %w", err)
 		}
