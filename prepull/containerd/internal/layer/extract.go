@@ -46,6 +46,14 @@ type extractor struct {
 	seed    maphash.Seed
 	opaque  map[string]struct{} // of a base layer: directories that have been cleared
 	named   []dirTimes
+
+	names, remembered int64 // bytes that names of directories may take, and take
+}
+
+// implies remembers a directory that no entry has named.
+func (x *extractor) implies(rel string) {
+	x.implied[rel] = struct{}{}
+	x.remembered += int64(len(rel)) + nameWeight
 }
 
 // dirTimes are what a directory gets in the end, when nothing is written into it any longer.
@@ -60,13 +68,13 @@ const copySize = 256 << 10
 
 // extract makes the files that the tar in stream holds under root, and returns the directories that it only implied,
 // parents first.
-func extract(ctx context.Context, root string, base bool, stream *pipe, guard func() error) ([]string, error) {
+func extract(ctx context.Context, root string, base bool, stream *pipe, options Options) ([]string, error) {
 	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, machineError{fmt.Errorf("open %s: %w", root, err)}
 	}
 	x := &extractor{
-		root: filepath.Clean(root), rootFD: rootFD, base: base, guard: guard, stream: stream, tar: tar.NewReader(stream),
+		root: filepath.Clean(root), rootFD: rootFD, base: base, guard: options.Guard, names: options.AllowedNames, stream: stream, tar: tar.NewReader(stream),
 		buffer: make([]byte, copySize), folders: map[string]*folder{}, inherits: hasDefaultACL(root),
 		uid: os.Geteuid(), gid: os.Getegid(), umask: processUmask(),
 		implied: map[string]struct{}{}, seen: map[uint64]struct{}{}, seed: maphash.MakeSeed(), opaque: map[string]struct{}{},
@@ -86,9 +94,14 @@ func extract(ctx context.Context, root string, base bool, stream *pipe, guard fu
 
 // Guards: how often it is asked whether there is still room.
 const (
-	guardBytes     = 64 << 20
-	guardEntries   = 8192
-	maxNameEntries = 10_000_000 // directories that are remembered by name; more is no image
+	guardBytes   = 64 << 20
+	guardEntries = 8192
+)
+
+// What is remembered of a path until the layer ends, in bytes beside its name, as measured.
+const (
+	nameWeight = 64 // of a directory
+	hashWeight = 16 // of any entry in a base layer
 )
 
 func (x *extractor) entries(ctx context.Context) error {
@@ -114,8 +127,8 @@ func (x *extractor) entries(ctx context.Context) error {
 		if err := x.entry(header); err != nil {
 			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
-		if len(x.implied)+len(x.named) > maxNameEntries {
-			return fmt.Errorf("more than %d directories", maxNameEntries)
+		if x.remembered+int64(len(x.seen))*hashWeight > x.names {
+			return fmt.Errorf("its paths would take more than %d MiB to remember", x.names>>20)
 		}
 	}
 }
@@ -143,6 +156,7 @@ func (x *extractor) entry(header *tar.Header) error {
 	if header.Typeflag == tar.TypeDir {
 		delete(x.implied, rel)
 		x.named = append(x.named, dirTimes{name: header.Name, direct: in.direct, times: timesOf(header)})
+		x.remembered += int64(len(header.Name)) + nameWeight
 	}
 	if x.base {
 		x.seen[x.hash(rel)] = struct{}{}

@@ -75,7 +75,7 @@ func (x *extractor) imply(name string) (*folder, error) {
 		return nil, err
 	}
 	rel := in.child(base)
-	x.implied[rel] = struct{}{}
+	x.implies(rel)
 	if err := unix.Fchmodat(in.fd, base, 0o755, 0); err != nil { // whatever the umask is
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (x *extractor) makeParents(rel string) error {
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return err
 	}
-	x.implied[rel] = struct{}{}
+	x.implies(rel)
 	return os.Chmod(path, 0o755) // whatever the umask is
 }
 

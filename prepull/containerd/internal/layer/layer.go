@@ -32,6 +32,10 @@ const (
 	alwaysAllowed = 1 << 30
 )
 
+// namesAllowed holds half a million directories, or four million files of a base layer, and keeps a layer of nothing but
+// names from the agent's memory.
+const namesAllowed = 64 << 20
+
 // Layer says what is to be unpacked.
 type Layer struct {
 	Desc   ocispec.Descriptor
@@ -47,6 +51,8 @@ type Options struct {
 	Guard func() error
 	// Allowed is what any layer may unpack to, in bytes, however small it is; 0 is a gibibyte.
 	Allowed int64
+	// AllowedNames is the memory that a layer's paths may take, in bytes; 0 is 64 MiB.
+	AllowedNames int64
 }
 
 // Result is an unpacked layer.
@@ -68,6 +74,9 @@ func Unpack(ctx context.Context, dir string, l Layer, src io.Reader, options Opt
 	if options.Allowed == 0 {
 		options.Allowed = alwaysAllowed
 	}
+	if options.AllowedNames == 0 {
+		options.AllowedNames = namesAllowed
+	}
 	in := &meter{reader: src, digester: l.Desc.Digest.Algorithm().Hash()}
 	blocks := newPipe(ctx, l.DiffID.Algorithm().Hash(), max(options.Allowed, l.Desc.Size*maxRatio))
 	inflated := make(chan error, 1)
@@ -81,7 +90,7 @@ func Unpack(ctx context.Context, dir string, l Layer, src io.Reader, options Opt
 	}()
 
 	began := time.Now()
-	implied, err := extract(ctx, dir, l.Base, blocks, options.Guard)
+	implied, err := extract(ctx, dir, l.Base, blocks, options)
 	if err == nil {
 		_, err = io.Copy(io.Discard, blocks) // what follows the tar's end belongs to the digest
 	}

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -135,6 +136,37 @@ func TestUnpackTellsCorruptFromHostile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := unpack(t, tc.layer, tc.data)
+			require.ErrorIs(t, err, tc.want)
+		})
+	}
+}
+
+// A layer of nothing but paths is small on the disk and has no end in memory: those of directories are remembered until
+// the last entry, and of a base layer something of every path.
+func TestUnpackBoundsWhatItRemembers(t *testing.T) {
+	var implied, named, files, fine []entry
+	for i := range 3000 {
+		name := fmt.Sprintf("%s/%d", strings.Repeat("d", 200), i)
+		implied = append(implied, entry{name: name + "/file"})
+		named = append(named, entry{name: name + "/"})
+		files = append(files, entry{name: name + "f"}, entry{name: name + "g"}, entry{name: name + "h"})
+		fine = append(fine, entry{name: fmt.Sprintf("%d", i)})
+	}
+	for name, tc := range map[string]struct {
+		entries []entry
+		names   int64
+		want    error
+	}{
+		"directories that are implied": {implied, 500_000, layer.ErrHostile},
+		"directories":                  {named, 500_000, layer.ErrHostile},
+		"files of a base layer":        {files, 100_000, layer.ErrHostile},
+		"fewer of them":                {fine, 100_000, nil},
+		"the same when more is let in": {implied, 0, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tarball := tarOf(t, tc.entries...)
+			_, err := layer.Unpack(t.Context(), t.TempDir(), describe(tarball, tarball, ocispec.MediaTypeImageLayer), bytes.NewReader(tarball),
+				layer.Options{AllowedNames: tc.names})
 			require.ErrorIs(t, err, tc.want)
 		})
 	}

@@ -44,6 +44,7 @@ func (x *extractor) clearImplied(dir string) error {
 		return nil
 	}
 	x.opaque[dir] = struct{}{}
+	x.remembered += int64(len(dir)) + nameWeight
 	top := filepath.Join(x.root, dir)
 	x.removed = true
 	x.forget()
