@@ -193,6 +193,15 @@ func (c *Containerd) Stop() error {
 	return errors.Join(append(errs, c.work.Close())...)
 }
 
+// PIDs are the processes of containerd and, where it runs, of the SOCI snapshotter.
+func (c *Containerd) PIDs() []int {
+	var pids []int
+	for _, p := range c.processes() {
+		pids = append(pids, p.PID())
+	}
+	return pids
+}
+
 func (c *Containerd) processes() []*process.Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()

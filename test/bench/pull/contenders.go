@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/containerd/v2/client"
 	"golang.org/x/sync/errgroup"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -23,6 +22,11 @@ type contender struct {
 	name string
 	// config is appended to containerd's.
 	config string
+	// soci sets the SOCI snapshotter up beside containerd.
+	soci *testenv.SOCIConfig
+	// rootMode is what its snapshotter gives the root directory of every image, when that is another mode than
+	// containerd's.
+	rootMode string
 	// keepLayers runs it on a containerd that does not discard layers: it cannot do otherwise.
 	keepLayers bool
 	// ours is what Headstart brings, and the limit that no contender is.
@@ -48,6 +52,7 @@ const (
 	stockName  = "cri stock EKS"
 )
 
+// contenders in the order of their turns. SOCI parallel is what nodeadm's FastImagePull sets up.
 func contenders() []contender {
 	return []contender{
 		{name: bareName, ours: true, writes: true, run: worker("bare")},
@@ -55,6 +60,7 @@ func contenders() []contender {
 		{name: "client", ours: true, run: worker(containerd.EngineClient)},
 		{name: "cri engine", ours: true, run: worker(containerd.EngineCRI)},
 		{name: stockName, run: criPull},
+		{name: "SOCI parallel", run: criPull, soci: &testenv.SOCIConfig{Parallel: true}, rootMode: "0700"},
 		{name: "ctr one by one", keepLayers: true, run: ctrPull(false)},
 		{name: "ctr all at once", keepLayers: true, run: ctrPull(true)},
 		{name: "transfer best", keepLayers: true, config: transferBest, run: ctrPull(true)},
@@ -127,7 +133,7 @@ func (r *run) child(ctx context.Context, path string, args ...string) error {
 
 // newContainerd starts a contender's containerd on a fresh file system.
 func newContainerd(ctx context.Context, c contender, host string) (*testenv.Containerd, error) {
-	ctd, err := testenv.NewContainerd(ctx, testenv.ContainerdConfig{ExtraConfig: c.config, KeepLayers: c.keepLayers})
+	ctd, err := testenv.NewContainerd(ctx, testenv.ContainerdConfig{ExtraConfig: c.config, KeepLayers: c.keepLayers, SOCI: c.soci})
 	if err != nil {
 		return nil, err
 	}
@@ -138,18 +144,4 @@ func newContainerd(ctx context.Context, c contender, host string) (*testenv.Cont
 		return nil, errors.Join(err, ctd.Stop())
 	}
 	return ctd, nil
-}
-
-// pidOf asks a containerd for its process.
-func pidOf(ctx context.Context, ctd *testenv.Containerd) (int, error) {
-	c, err := client.New(ctd.Address())
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = c.Close() }()
-	resp, err := c.IntrospectionService().Server(ctx)
-	if err != nil {
-		return 0, err
-	}
-	return int(resp.Pid), nil
 }

@@ -2,7 +2,7 @@
 // fetch, inflate and write. Every run has a fresh containerd on a fresh file system, contenders take turns, and the trees
 // that they leave are compared.
 //
-//	go run ./test/bench/pull -rates 40 -images webapp -rounds 3
+//	go run ./test/bench/pull -help
 package main
 
 import (
@@ -31,6 +31,17 @@ import (
 // latency of every request: what a registry of the same region has.
 const latency = 15 * time.Millisecond
 
+const usage = `Pulls images by every contender in turn, and prints medians, ratios to the bare limit, and the bars. It wants root.
+
+  go run ./test/bench/pull -images webapp -rates 40 -rounds 1                     # a few minutes: ours, the CRI, SOCI
+  go run ./test/bench/pull -images webapp -rates 0 -tools DIR                     # all contenders, as fast as the machine is
+  go run ./test/bench/pull -images ml -rates 40 -rounds 1 -only "bare,direct,cri stock"
+  go run ./test/bench/pull -images small -rates 10,40 -json small.json
+
+DIR has ctr: go run ./test/testenv/servers prints it.
+
+`
+
 type options struct {
 	rates, images, only string
 	rounds              int
@@ -52,6 +63,10 @@ func main() {
 	flag.StringVar(&o.address, "address", "", "for this program's own use")
 	flag.StringVar(&o.host, "host", "", "for this program's own use")
 	flag.StringVar(&o.dir, "dir", "", "for this program's own use")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	var err error

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -19,7 +20,7 @@ type result struct {
 func (r result) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%s, %s a connection, %s latency, median of %d\n", r.Image, rateName(r.Rate), latency, len(r.Runs[r.order[0]]))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "contender\tseconds\tof bare\tCPU s\tfetched MiB\twritten MiB\tpeak disk MiB\tpeak memory MiB\ttree\t")
+	fmt.Fprintln(w, "contender\tseconds\tof bare\tCPU s\tfetched MiB\twritten MiB\tpeak disk MiB\tpeak memory MiB\tservers MiB\ttree\troot\t")
 	limit := r.seconds(bareName)
 	for _, name := range r.order {
 		runs := r.Runs[name]
@@ -28,12 +29,13 @@ func (r result) print(out io.Writer) {
 		if limit > 0 {
 			ratio = fmt.Sprintf("%.2f", seconds/limit)
 		}
-		fmt.Fprintf(w, "%s\t%.2f\t%s\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\t\n", name, seconds, ratio,
+		fmt.Fprintf(w, "%s\t%.2f\t%s\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\t%s\t\n", name, seconds, ratio,
 			median(runs, func(f figures) float64 { return f.CPU }),
 			median(runs, func(f figures) float64 { return float64(f.Fetched) / mib }),
 			median(runs, func(f figures) float64 { return float64(f.Written) / mib }),
 			median(runs, func(f figures) float64 { return float64(f.Disk) / mib }),
-			median(runs, func(f figures) float64 { return float64(f.Memory) / mib }), trees(runs))
+			median(runs, func(f figures) float64 { return float64(f.Memory) / mib }),
+			median(runs, func(f figures) float64 { return float64(f.Servers) / mib }), trees(runs), rootModes(runs))
 	}
 	_ = w.Flush()
 }
@@ -46,6 +48,16 @@ func trees(runs []figures) string {
 		}
 	}
 	return runs[0].Tree
+}
+
+// rootModes are those of the root directories in all runs.
+func rootModes(runs []figures) string {
+	for _, f := range runs {
+		if f.RootModes != runs[0].RootModes {
+			return "DIFFER"
+		}
+	}
+	return runs[0].RootModes
 }
 
 func rateName(mibs int64) string {
@@ -105,12 +117,24 @@ func (r result) printBars(out io.Writer) {
 		memory = max(memory, float64(f.Memory)/mib)
 	}
 	printBar(out, true, memory <= barMemory, "%.0f MiB of memory at the peak, at most %d", memory, barMemory)
-	tree := trees(r.Runs[directName])
-	same := tree != "DIFFER"
-	for name, runs := range r.Runs {
-		same = same && (name == bareName || trees(runs) == tree)
+	r.printTrees(out)
+}
+
+// printTrees compares what the contenders have made. A snapshotter that gives root directories a mode of its own is named.
+func (r result) printTrees(out io.Writer) {
+	tree, mode := trees(r.Runs[directName]), rootModes(r.Runs[directName])
+	same, but := tree != "DIFFER" && mode != "DIFFER", ""
+	for _, c := range contenders() {
+		runs := r.Runs[c.name]
+		if len(runs) == 0 || c.name == bareName {
+			continue
+		}
+		same = same && trees(runs) == tree && rootModes(runs) == cmp.Or(c.rootMode, mode)
+		if c.rootMode != "" {
+			but += fmt.Sprintf(", but for the root directory of %s: its mode is %s", c.name, c.rootMode)
+		}
 	}
-	printBar(out, true, same, "the trees of all contenders are the same")
+	printBar(out, true, same, "the trees of all contenders are the same%s", but)
 }
 
 // bestOther is the fastest of what is not ours.

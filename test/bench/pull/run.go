@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,7 +50,9 @@ type figures struct {
 	Written   int64   `json:"writtenBytes"`
 	Disk      int64   `json:"peakDiskBytes"`
 	Memory    int64   `json:"peakMemoryBytes"`
-	Tree      string  `json:"tree"`
+	Servers   int64   `json:"serversPeakMemoryBytes"` // containerd and what it asks
+	Tree      string  `json:"tree"`                   // of all below the root directories
+	RootModes string  `json:"rootModes"`              // of the root directories, each mode once
 }
 
 func (r *run) tool(name string) string { return r.tools + "/" + name }
@@ -81,26 +85,24 @@ func measure(ctx context.Context, c contender, s *server, refs []string, o optio
 		return f, err
 	}
 	defer func() { err = errors.Join(err, ctd.Stop()) }()
-	pid, err := pidOf(ctx, ctd)
-	if err != nil {
-		return f, err
-	}
+	servers := ctd.PIDs()
 	r := &run{server: s, ctd: ctd, refs: refs, dir: dir, tools: o.tools, profile: o.profile}
 	s.sent.Store(0)
-	before, usedBefore, writtenBefore := cpuOf(pid), used(dir), writtenBy(strconv.Itoa(pid))
+	before, usedBefore, writtenBefore := sum(servers, cpuOf), used(dir), sum(servers, writtenByPID)
 	peak := watchDisk(dir)
 	began := time.Now()
 	if err := c.run(ctx, r); err != nil {
 		return f, fmt.Errorf("%s: %w", c.name, err)
 	}
 	f = figures{Contender: c.name, Seconds: time.Since(began).Seconds(), Disk: peak() - usedBefore, Fetched: s.sent.Load(), Memory: r.memory}
-	f.CPU = (cpuOf(pid) - before + r.cpu).Seconds()
-	f.Written = writtenBy(strconv.Itoa(pid)) - writtenBefore
+	f.CPU = (sum(servers, cpuOf) - before + r.cpu).Seconds()
+	f.Written = sum(servers, writtenByPID) - writtenBefore
+	f.Servers = sum(servers, peakMemoryOf)
 	if c.writes {
 		f.Written += r.written
 	}
 	if c.name != bareName {
-		f.Tree, err = treesOf(ctx, ctd, refs)
+		f.Tree, f.RootModes, err = treesOf(ctx, ctd, refs)
 	}
 	return f, err
 }
@@ -132,6 +134,30 @@ func used(dir string) int64 {
 	}
 	return int64(stat.Blocks-stat.Bfree) * stat.Bsize
 }
+
+// sum adds up a figure of several processes.
+func sum[T int64 | time.Duration](pids []int, of func(pid int) T) (all T) {
+	for _, pid := range pids {
+		all += of(pid)
+	}
+	return all
+}
+
+// peakMemoryOf is the most memory that a process has had resident, in bytes.
+func peakMemoryOf(pid int) int64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(data), "VmHWM:")
+	var kib int64
+	if _, err := fmt.Sscan(after, &kib); err != nil {
+		return 0
+	}
+	return kib << 10
+}
+
+func writtenByPID(pid int) int64 { return writtenBy(strconv.Itoa(pid)) }
 
 // writtenBy is what a process has handed to write calls, in bytes: files, and the little that goes to sockets. Where
 // containerd finds igzip or unpigz and inflates by a child, what goes to and from that counts as well.
@@ -167,45 +193,50 @@ func cpuOf(pid int) time.Duration {
 	return time.Duration(ticks) * time.Second / clockTicks
 }
 
-// treesOf digests the root file systems of all images together.
-func treesOf(ctx context.Context, ctd *testenv.Containerd, refs []string) (string, error) {
+// treesOf digests the root file systems of all images together, and lists the modes of their root directories.
+func treesOf(ctx context.Context, ctd *testenv.Containerd, refs []string) (digest, rootModes string, err error) {
 	c, err := client.New(ctd.Address())
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { _ = c.Close() }()
 	ctx = namespaces.WithNamespace(ctx, "k8s.io")
 	ctx, done, err := c.WithLease(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { _ = done(ctx) }()
-	all := sha256.New()
+	all, modes := sha256.New(), map[string]struct{}{}
 	for _, ref := range refs {
 		img, err := c.GetImage(ctx, ref)
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		diffs, err := img.RootFS(ctx)
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
-		service := c.SnapshotService("overlayfs")
+		service := c.SnapshotService(ctd.Snapshotter())
 		mounts, err := service.View(ctx, "bench-view", identity.ChainID(diffs).String())
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		var sum string
 		err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) (err error) {
-			sum, err = treehash.Sum(root, treehash.Options{NoDirTimes: true})
+			info, err := os.Stat(root)
+			if err != nil {
+				return err
+			}
+			modes[fmt.Sprintf("%04o", info.Mode().Perm())] = struct{}{}
+			sum, err = treehash.Sum(root, treehash.Options{NoDirTimes: true, NoRoot: true})
 			return err
 		})
 		if err := errors.Join(err, service.Remove(ctx, "bench-view")); err != nil {
-			return "", err
+			return "", "", err
 		}
 		all.Write([]byte(sum))
 	}
-	return hex.EncodeToString(all.Sum(nil))[:12], nil
+	return hex.EncodeToString(all.Sum(nil))[:12], strings.Join(slices.Sorted(maps.Keys(modes)), " "), nil
 }
 
 func digestOf(data []byte) string {

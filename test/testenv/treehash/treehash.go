@@ -22,6 +22,8 @@ import (
 type Options struct {
 	// NoDirTimes passes over the times of directories: those that no tar entry names get the time of their making.
 	NoDirTimes bool
+	// NoRoot passes over the root directory itself, which the snapshotter makes and no tar entry names.
+	NoRoot bool
 }
 
 // Sum returns the digest of a tree in hex. Lines returns what it is made of.
@@ -46,6 +48,9 @@ func walk(root string, options Options, emit func(string)) error {
 	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if options.NoRoot && path == root {
+			return nil
 		}
 		line, err := describe(root, path, options, inodes)
 		if err != nil {
