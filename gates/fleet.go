@@ -4,11 +4,9 @@ import (
 	"maps"
 	"slices"
 	"time"
-	"unique"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	schedulinghelper "k8s.io/component-helpers/scheduling/corev1"
 
@@ -35,52 +33,46 @@ type Fleet struct {
 
 // Node is what gates need to know of a node: about one KB where the API object has thirty. It is immutable.
 type Node struct {
-	object      *corev1.Node // name, version and labels, as the affinity helpers want them
+	name        string
+	uid         types.UID
+	labels      map[string]string
 	taints      []corev1.Taint
 	allocatable Resources
 	warm        []string // image keys, sorted
-	conditions  []string // types of the conditions that are True, sorted
-	published   []string // types of all conditions, sorted
+	conditions  names    // types of the conditions that are True
+	published   names    // types of all conditions
 	failed      []string // names of images whose pull the agent has given up
 	inventory   bool     // an agent publishes what is warm
 }
 
-// GetObjectMeta makes a Node an object for caches.
-func (n *Node) GetObjectMeta() metav1.Object { return &n.object.ObjectMeta }
-
 // Name names the node.
-func (n *Node) Name() string { return n.object.Name }
+func (n *Node) Name() string { return n.name }
 
 // UID is that of the Node object.
-func (n *Node) UID() types.UID { return n.object.UID }
+func (n *Node) UID() types.UID { return n.uid }
 
-func (n *Node) hostname() string { return n.object.Labels[corev1.LabelHostname] }
+func (n *Node) hostname() string { return n.labels[corev1.LabelHostname] }
 
 // ReadNode keeps what is needed of a node; its labels are shared with the object. Strings that most nodes share are kept
 // once.
 func ReadNode(object *corev1.Node) *Node {
 	n := &Node{
-		object: &corev1.Node{ObjectMeta: metav1.ObjectMeta{
-			Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Labels: object.Labels,
-		}},
+		name: object.Name, uid: object.UID, labels: object.Labels,
 		taints: schedulingTaints(object), allocatable: newResources(object.Status.Allocatable),
 	}
 	n.readInventory(object.Annotations[readiness.AnnotationImages])
 	_, n.inventory = object.Annotations[readiness.AnnotationImages]
-	// Of the right size: thousands of nodes have twenty conditions each.
-	n.published, n.conditions = make([]string, 0, len(object.Status.Conditions)), make([]string, 0, len(object.Status.Conditions))
+	published, conditions := make([]string, 0, len(object.Status.Conditions)), make([]string, 0, len(object.Status.Conditions))
 	for i := range object.Status.Conditions {
-		n.published = append(n.published, intern(string(object.Status.Conditions[i].Type)))
-		if object.Status.Conditions[i].Status == corev1.ConditionTrue {
-			n.conditions = append(n.conditions, intern(string(object.Status.Conditions[i].Type)))
+		c := &object.Status.Conditions[i]
+		published = append(published, string(c.Type))
+		if c.Status == corev1.ConditionTrue {
+			conditions = append(conditions, string(c.Type))
 		}
 	}
-	slices.Sort(n.conditions)
-	slices.Sort(n.published)
+	n.published, n.conditions = newNames(published), newNames(conditions)
 	return n
 }
-
-func intern(s string) string { return unique.Make(s).Value() }
 
 // node is a Node and the room that pods take on it; without a Node where only the pods are known yet.
 type node struct {
@@ -167,8 +159,8 @@ func unfile(index map[string]map[string]*node, keys []string, name string) {
 
 // sameNode says whether two views of a node give every pod the same answers.
 func sameNode(a, b *Node) bool {
-	return slices.Equal(a.warm, b.warm) && slices.Equal(a.failed, b.failed) && slices.Equal(a.conditions, b.conditions) &&
-		maps.Equal(a.object.Labels, b.object.Labels) && maps.Equal(a.allocatable, b.allocatable) &&
+	return slices.Equal(a.warm, b.warm) && slices.Equal(a.failed, b.failed) && a.conditions == b.conditions &&
+		maps.Equal(a.labels, b.labels) && maps.Equal(a.allocatable, b.allocatable) &&
 		slices.EqualFunc(a.taints, b.taints, func(x, y corev1.Taint) bool {
 			return x.Key == y.Key && x.Value == y.Value && x.Effect == y.Effect
 		})
@@ -178,14 +170,14 @@ func improved(n *node) []Dependency {
 	if n.Node == nil {
 		return nil
 	}
-	out := make([]Dependency, 0, len(n.warm)+len(n.conditions)+1)
+	out := make([]Dependency, 0, len(n.warm)+n.conditions.size()+1)
 	for _, key := range n.warm {
 		out = append(out, Dependency{Kind: KindImage, Name: key})
 	}
 	for _, key := range n.warmLabels() {
 		out = append(out, Dependency{Kind: KindWarmLabel, Name: key})
 	}
-	for _, condition := range n.conditions {
+	for condition := range n.conditions.all() {
 		out = append(out, Dependency{Kind: KindNodeCondition, Name: condition})
 	}
 	return append(out, Dependency{Kind: KindRoom})
@@ -226,7 +218,8 @@ func (n *node) couldRun(shape *Shape) bool {
 	if untolerated {
 		return false
 	}
-	match, err := shape.required.Match(n.object)
+	shape.candidate.Name, shape.candidate.Labels = n.name, n.labels
+	match, err := shape.required.Match(&shape.candidate)
 	return err == nil && match
 }
 

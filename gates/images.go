@@ -2,6 +2,7 @@ package gates
 
 import (
 	"slices"
+	"unique"
 
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
@@ -83,3 +84,6 @@ func warmKeys(inv prepull.Inventory) []string {
 	slices.Sort(keys)
 	return slices.Compact(keys)
 }
+
+// intern keeps a string that most nodes share once.
+func intern(s string) string { return unique.Make(s).Value() }

@@ -2,7 +2,6 @@ package gates
 
 import (
 	"fmt"
-	"slices"
 )
 
 // Reasons for which a policy cannot be satisfied as the cluster is now, whatever pods and objects come.
@@ -25,7 +24,7 @@ func (p *Policy) Obstacle(fleet *Fleet, served func(string) bool) (o Obstacle, o
 				return Obstacle{ReasonNoInventory, "no node publishes which images are warm: is headstart-agent running on the nodes?"}, true
 			}
 		case nodesRequirement:
-			if fleet.size() > 0 && !fleet.anyNode(func(n *node) bool { return slices.Contains(n.published, r.condition) }) {
+			if fleet.size() > 0 && !fleet.anyNode(func(n *node) bool { return n.published.has(r.condition) }) {
 				return Obstacle{ReasonNoCondition, fmt.Sprintf("no node has a condition %s: is the probe that publishes it configured?", r.condition)}, true
 			}
 		case *objectRequirement:

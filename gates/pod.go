@@ -61,6 +61,8 @@ type Shape struct {
 	tolerations []corev1.Toleration
 	required    nodeaffinity.RequiredNodeAffinity
 	memo        memo
+	// candidate has the name and the labels of the node that is looked at, as the affinity helpers want them.
+	candidate corev1.Node
 }
 
 // shapeSource is all that makes a Shape, in a form that can be hashed.

@@ -62,7 +62,7 @@ func (f *Fleet) withCondition(shape *Shape, condition string) int {
 	}
 	count := 0
 	for _, n := range f.nodes {
-		if n.Node != nil && slices.Contains(n.conditions, condition) && n.couldRun(shape) {
+		if n.Node != nil && n.conditions.has(condition) && n.couldRun(shape) {
 			count++
 		}
 	}

@@ -75,7 +75,7 @@ func withoutSteering(affinity *corev1.NodeAffinity, label string) (*corev1.NodeA
 	return &out, true
 }
 
-func (n *node) labelled(label string) bool { return n.Node != nil && n.object.Labels[label] == "true" }
+func (n *node) labelled(label string) bool { return n.Node != nil && n.labels[label] == "true" }
 
 // ReserveLabelled is Reserve among the warm nodes that have the pod's WarmLabel.
 func (f *Fleet) ReserveLabelled(pod *Pod, now time.Time) (term corev1.PreferredSchedulingTerm, ok bool) {
@@ -128,7 +128,7 @@ func (f *Fleet) Labelled() map[string][]*Node {
 // warmLabels lists the labels of placement Required that a node has.
 func (n *Node) warmLabels() []string {
 	var out []string
-	for key := range n.object.Labels {
+	for key := range n.labels {
 		if strings.HasPrefix(key, WarmLabelPrefix) {
 			out = append(out, key)
 		}

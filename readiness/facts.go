@@ -11,6 +11,8 @@ import (
 // Facts is all that is known of one node. Evaluation reads it and never writes it.
 type Facts struct {
 	Node *corev1.Node
+	// Conditions are the node's, where Node comes without them; nil: they are Node's own.
+	Conditions Conditions
 	// Record is the node's own, decoded.
 	Record Record
 	// Pods are the pods of this node that some rule asks about, in no order.
@@ -63,6 +65,9 @@ func (f *Facts) live(uid types.UID) bool { return f.LiveRule != nil && f.LiveRul
 
 // condition returns the node's condition of that type, or nil.
 func (f *Facts) condition(t corev1.NodeConditionType) *corev1.NodeCondition {
+	if f.Conditions != nil {
+		return f.Conditions.Find(t)
+	}
 	for i := range f.Node.Status.Conditions {
 		if f.Node.Status.Conditions[i].Type == t {
 			return &f.Node.Status.Conditions[i]

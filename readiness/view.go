@@ -27,9 +27,8 @@ type ConditionView struct {
 }
 
 // View looks at a node as the rule does.
-func View(r *Rule, node *corev1.Node) NodeView {
-	v := NodeView{Name: node.Name, Tainted: findTaint(node.Spec.Taints, &r.Taint) != nil}
-	f := Facts{Node: node}
+func View(r *Rule, f *Facts) NodeView {
+	v := NodeView{Name: f.Node.Name, Tainted: findTaint(f.Node.Spec.Taints, &r.Taint) != nil}
 	for i := range r.Conditions {
 		c := ConditionView{Condition: &r.Conditions[i], Current: cmp.Or(r.Conditions[i].Default, corev1.ConditionUnknown)}
 		if have := f.condition(c.Type); have != nil {
@@ -51,8 +50,7 @@ func (v *NodeView) Missing() bool {
 func (c *ConditionView) Met() bool { return c.Current == c.Required }
 
 // Sight is View in a word, to tell whether it has changed: two bits a condition, of which a rule has at most 32.
-func Sight(r *Rule, node *corev1.Node) (conditions uint64, tainted bool) {
-	f := Facts{Node: node}
+func Sight(r *Rule, f *Facts) (conditions uint64, tainted bool) {
 	for i := range r.Conditions {
 		bits := uint64(0)
 		if have := f.condition(r.Conditions[i].Type); have != nil {
@@ -67,7 +65,7 @@ func Sight(r *Rule, node *corev1.Node) (conditions uint64, tainted bool) {
 		}
 		conditions = conditions<<2 | bits
 	}
-	return conditions, findTaint(node.Spec.Taints, &r.Taint) != nil
+	return conditions, findTaint(f.Node.Spec.Taints, &r.Taint) != nil
 }
 
 // RuleView is what a rule sees of all nodes.

@@ -87,7 +87,7 @@ func (s *slowServer) PatchNode(ctx context.Context, name string, _ []byte) (stri
 }
 
 func (*slowServer) GetNode(_ context.Context, name string) (*corev1.Node, error) {
-	return makeNode(name, "2", taintedNode, readyNode), nil
+	return apiNode(name, "2", taintedNode, readyNode), nil
 }
 
 func TestPoolWritesAWaveAsFastAsTheServerAnswers(t *testing.T) {
@@ -101,7 +101,7 @@ func TestPoolWritesAWaveAsFastAsTheServerAnswers(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			e.pool(ctx, c, server, func(*corev1.Node, readiness.Transition) {})
+			e.pool(ctx, c, server, func(stripped, readiness.Transition) {})
 		}()
 		start := time.Now()
 		for i := range 1000 {
@@ -130,7 +130,7 @@ func TestPoolGoesOnAfterAnOverload(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			e.pool(ctx, newCrew(0), server, func(*corev1.Node, readiness.Transition) {})
+			e.pool(ctx, newCrew(0), server, func(stripped, readiness.Transition) {})
 		}()
 		go e.clock(ctx)
 		for i := range 200 {

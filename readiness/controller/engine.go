@@ -89,13 +89,13 @@ func newEngine(log logr.Logger, now func() time.Time, m *metrics) *Engine {
 }
 
 // ObserveNode takes over a Node, as stripNode left it, and decides what it needs.
-func (e *Engine) ObserveNode(in *corev1.Node) {
+func (e *Engine) ObserveNode(in stripped) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.observe(in)
 }
 
-func (e *Engine) observe(in *corev1.Node) {
+func (e *Engine) observe(in stripped) {
 	n := e.nodes[in.Name]
 	if n == nil {
 		n = &node{name: in.Name, wakeIndex: -1}
@@ -130,7 +130,7 @@ func (e *Engine) forgetNode(name string) {
 }
 
 // ReplaceNodes takes over a complete list.
-func (e *Engine) ReplaceNodes(list []*corev1.Node) {
+func (e *Engine) ReplaceNodes(list []stripped) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	there := make(map[string]bool, len(list))

@@ -28,14 +28,18 @@ func makeEngine(t *testing.T) *Engine {
 	return newEngine(logr.Discard(), time.Now, m)
 }
 
-func makeNode(name, version string, change ...func(*corev1.Node)) *corev1.Node {
+func makeNode(name, version string, change ...func(*corev1.Node)) stripped {
+	return stripNode(apiNode(name, version, change...))
+}
+
+func apiNode(name, version string, change ...func(*corev1.Node)) *corev1.Node {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name: name, UID: "uid-1", ResourceVersion: version, Labels: map[string]string{"pool": "a"}, CreationTimestamp: metav1.Now(),
 	}}
 	for _, c := range change {
 		c(n)
 	}
-	return stripNode(n)
+	return n
 }
 
 func readyNode(n *corev1.Node) {
@@ -161,7 +165,7 @@ func TestTimeoutComesByItself(t *testing.T) {
 
 func TestPatchIsACompareAndSwap(t *testing.T) {
 	n := makeNode("n", "1", taintedNode, func(n *corev1.Node) { n.Annotations = map[string]string{"x": "y"} })
-	patch, err := buildPatch(n, &readiness.Change{TaintsChanged: true, RecordChanged: true, Record: "{}", SetLabels: []string{"a/b"}, RemoveLabels: []string{"c"}})
+	patch, err := buildPatch(n.Node, &readiness.Change{TaintsChanged: true, RecordChanged: true, Record: "{}", SetLabels: []string{"a/b"}, RemoveLabels: []string{"c"}})
 	require.NoError(t, err)
 	require.JSONEq(t, `[
 		{"op":"test","path":"/metadata/uid","value":"uid-1"},

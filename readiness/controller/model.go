@@ -57,14 +57,15 @@ type ruleState struct {
 }
 
 // observe takes over a version of the Node that the API server sent.
-func (n *node) observe(in *corev1.Node, now time.Time) {
+func (n *node) observe(seen stripped, now time.Time) {
+	in := seen.Node
 	version := parseVersion(in.ResourceVersion)
 	if version != 0 && version < n.version {
 		return
 	}
 	old := n.facts.Node
 	if old != nil && old.UID == in.UID {
-		n.noteReports(old, in, now)
+		n.noteReports(seen, now)
 		if n.wrote > version {
 			in = withOurs(in, old)
 		}
@@ -72,7 +73,7 @@ func (n *node) observe(in *corev1.Node, now time.Time) {
 		n.forget()
 	}
 	n.version = max(n.version, version)
-	n.facts.Node = in
+	n.facts.Node, n.facts.Conditions = in, seen.conditions
 	if old == nil || old.UID != in.UID || old.Annotations[readiness.AnnotationReadiness] != in.Annotations[readiness.AnnotationReadiness] {
 		n.facts.Record, _ = readiness.DecodeRecord(in)
 	}
@@ -109,20 +110,20 @@ func (n *node) dropLeft() {
 }
 
 // noteReports remembers when each condition was last seen to be reported, by our own clock.
-func (n *node) noteReports(old, in *corev1.Node, now time.Time) {
+func (n *node) noteReports(in stripped, now time.Time) {
+	old := n.facts.Node
 	if boot := in.Status.NodeInfo.BootID; old.Status.NodeInfo.BootID != "" && boot != old.Status.NodeInfo.BootID {
 		n.facts.BootSeen = now
 	}
-	for i := range in.Status.Conditions {
-		c := &in.Status.Conditions[i]
-		if was := findCondition(old, c.Type, i); was != nil && was.Status == c.Status &&
-			was.LastHeartbeatTime.Equal(&c.LastHeartbeatTime) && was.LastTransitionTime.Equal(&c.LastTransitionTime) {
+	for i := range in.conditions {
+		c := &in.conditions[i]
+		if was := n.facts.Conditions.Same(c, i); was != nil && *was == *c {
 			continue
 		}
 		if n.facts.Seen == nil {
 			n.facts.Seen = map[corev1.NodeConditionType]time.Time{}
 		}
-		n.facts.Seen[c.Type] = now
+		n.facts.Seen[c.Type()] = now
 	}
 }
 
@@ -139,20 +140,6 @@ func (n *node) noteFirst(r *readiness.Rule, now time.Time) {
 		}
 		n.facts.Seen[t] = now
 	}
-}
-
-// findCondition looks at the same index first: conditions keep their order.
-func findCondition(node *corev1.Node, t corev1.NodeConditionType, index int) *corev1.NodeCondition {
-	conditions := node.Status.Conditions
-	if index < len(conditions) && conditions[index].Type == t {
-		return &conditions[index]
-	}
-	for i := range conditions {
-		if conditions[i].Type == t {
-			return &conditions[i]
-		}
-	}
-	return nil
 }
 
 // withOurs is in with the taints, labels and annotations of ours, a later version of the same Node.

@@ -146,7 +146,7 @@ func followNodes(mgr ctrl.Manager, shared *nodewatch.Watch, rc *rest.Config, e *
 			return nil, err
 		}
 	}
-	nodewatch.Follow(nodes, nodewatch.Handler[*corev1.Node]{
+	nodewatch.Follow(nodes, nodewatch.Handler[stripped]{
 		Read: stripNode, Set: e.ObserveNode, Delete: e.ForgetNode, Replace: e.ReplaceNodes,
 	})
 	return nodes, nil
@@ -246,8 +246,8 @@ func (c *controller) lead(ctx context.Context) error {
 }
 
 // tell passes on what a write brought about.
-func (c *controller) tell(node *corev1.Node, t readiness.Transition) {
-	c.events.transition(node, t)
+func (c *controller) tell(node stripped, t readiness.Transition) {
+	c.events.transition(node.Node, t)
 	c.engine.upstream.transition(node, &t, c.engine.now())
 }
 

@@ -189,11 +189,11 @@ func (e *Engine) observeUpstream(n *node, r *readiness.Rule, s *ruleState, took 
 		return
 	}
 	old, known := n.states.get(r.UID)
-	s.sight, s.tainted = readiness.Sight(r, n.facts.Node)
+	s.sight, s.tainted = readiness.Sight(r, &n.facts)
 	s.failing = n.failures >= failingAfter
 	e.upstream.evaluated(r, took, e.now())
 	if !known || old.sight != s.sight {
-		view := readiness.View(r, n.facts.Node)
+		view := readiness.View(r, &n.facts)
 		e.upstream.conditionsSeen(r, &view)
 	}
 	_, recorded := n.facts.Record.Rules[r.UID]
@@ -211,7 +211,7 @@ func (e *Engine) view(r *readiness.Rule) *readiness.RuleView {
 		if !bound {
 			continue
 		}
-		v := readiness.View(r, n.facts.Node)
+		v := readiness.View(r, &n.facts)
 		v.Held = s.state == readiness.StateHeld
 		if s.failing {
 			v.Failure = n.failure

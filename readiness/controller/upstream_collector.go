@@ -117,7 +117,7 @@ func (e *Engine) upstreamTallies() (tallies []upstreamTally, invalid int) {
 				continue
 			}
 			t.held++
-			view := readiness.View(r, n.facts.Node)
+			view := readiness.View(r, &n.facts)
 			for i := range view.Conditions {
 				if !view.Conditions[i].Met() {
 					t.blocked[i]++

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 
 	"headstart.dev/readiness"
 )
@@ -80,12 +79,12 @@ func newUpstreamMetrics(reg prometheus.Registerer, e *Engine, nodeStates bool, v
 }
 
 // transition notes a write that took effect.
-func (m *upstreamMetrics) transition(node *corev1.Node, t *readiness.Transition, now time.Time) {
+func (m *upstreamMetrics) transition(node stripped, t *readiness.Transition, now time.Time) {
 	if m == nil || t.Rule.Form != readiness.FormUpstream {
 		return
 	}
 	rule := t.Rule.Name
-	changed := lastChange(node, t.Rule)
+	changed := lastChange(node.conditions, t.Rule)
 	if t.Completed {
 		m.completed.WithLabelValues(rule).Inc()
 		if created := node.CreationTimestamp.Time; created.After(t.Rule.Created) && changed.After(created) {
@@ -108,13 +107,11 @@ func (m *upstreamMetrics) transition(node *corev1.Node, t *readiness.Transition,
 }
 
 // lastChange is when the last of the rule's conditions changed on the node; zero where it has none of them.
-func lastChange(node *corev1.Node, r *readiness.Rule) time.Time {
+func lastChange(conditions readiness.Conditions, r *readiness.Rule) time.Time {
 	var last time.Time
 	for i := range r.Conditions {
-		for j := range node.Status.Conditions {
-			if c := &node.Status.Conditions[j]; c.Type == r.Conditions[i].Type && c.LastTransitionTime.After(last) {
-				last = c.LastTransitionTime.Time
-			}
+		if c := conditions.Find(r.Conditions[i].Type); c != nil && c.LastTransitionTime.After(last) {
+			last = c.LastTransitionTime.Time
 		}
 	}
 	return last

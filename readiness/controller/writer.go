@@ -38,10 +38,12 @@ const (
 
 // job is one write: the node and the change as they were when it was taken.
 type job struct {
-	n      *node
-	node   *corev1.Node
-	change readiness.Change
-	due    time.Time
+	n    *node
+	node *corev1.Node
+	// conditions are the node's.
+	conditions readiness.Conditions
+	change     readiness.Change
+	due        time.Time
 	// reread asks for the node to be read before anything is written.
 	reread bool
 }
@@ -70,12 +72,12 @@ func (e *Engine) next() (j job, ok bool) {
 			continue
 		}
 		n.active = true
-		return job{n: n, node: n.facts.Node, change: change, due: n.dueSince}, true
+		return job{n: n, node: n.facts.Node, conditions: n.facts.Conditions, change: change, due: n.dueSince}, true
 	}
 }
 
 // pool writes nodes until ctx ends, as many at once as the crew allows.
-func (e *Engine) pool(ctx context.Context, c *crew, w nodeWriter, tell func(*corev1.Node, readiness.Transition)) {
+func (e *Engine) pool(ctx context.Context, c *crew, w nodeWriter, tell func(stripped, readiness.Transition)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -107,7 +109,7 @@ func overloaded(err error) bool {
 }
 
 // write carries out one job and returns what the API server had against it, for the crew; the engine has dealt with it.
-func (e *Engine) write(ctx context.Context, w nodeWriter, j job, tell func(*corev1.Node, readiness.Transition)) error {
+func (e *Engine) write(ctx context.Context, w nodeWriter, j job, tell func(stripped, readiness.Transition)) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	if j.reread {
@@ -123,7 +125,7 @@ func (e *Engine) write(ctx context.Context, w nodeWriter, j job, tell func(*core
 	case err == nil:
 		e.succeeded(j, version)
 		for _, t := range j.change.Transitions {
-			tell(j.node, t)
+			tell(stripped{Node: j.node, conditions: j.conditions}, t)
 		}
 	case errors.Is(err, errChanged), apierrors.IsConflict(err):
 		e.metrics.conflict()

@@ -7,8 +7,8 @@ type follower interface {
 	read(in *corev1.Node) any
 	set(view any)
 	gone(name string)
-	// replace takes the views at index, and the names of the Nodes that were known and are not in the list.
-	replace(index int, list []*item, gone map[string]bool)
+	// replace takes the views at index, and, by name, the Nodes that were known and are not in the list.
+	replace(index int, list []*item, gone map[string]map[string]string)
 }
 
 type typed[T any] struct{ h Handler[T] }
@@ -23,7 +23,7 @@ func (t typed[T]) set(view any) {
 
 func (t typed[T]) gone(name string) { t.h.Delete(name) }
 
-func (t typed[T]) replace(index int, list []*item, gone map[string]bool) {
+func (t typed[T]) replace(index int, list []*item, gone map[string]map[string]string) {
 	if t.h.Replace == nil {
 		for name := range gone {
 			t.h.Delete(name)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -26,8 +27,8 @@ import (
 type Watch struct {
 	client    rest.Interface
 	followers []follower
-	// names are the Nodes that followers know. Only the reflector's goroutine touches it.
-	names  map[string]bool
+	// labels are those of the Nodes that followers know, by name. Only the reflector's goroutine touches it.
+	labels map[string]map[string]string
 	once   sync.Once
 	synced chan struct{}
 	// work is what followers are being told.
@@ -44,7 +45,7 @@ func New(config *rest.Config) (*Watch, error) {
 }
 
 func newWatch(client rest.Interface) *Watch {
-	return &Watch{client: client, names: map[string]bool{}, synced: make(chan struct{})}
+	return &Watch{client: client, labels: map[string]map[string]string{}, synced: make(chan struct{})}
 }
 
 // Handler is what a follower does with Nodes. Its functions are called one at a time, and must not block: all other
@@ -109,7 +110,7 @@ func (*Watch) NeedLeaderElection() bool { return false }
 // read makes a Node what all followers hold of it.
 func (w *Watch) read(in *corev1.Node) *item {
 	in.Labels = internAll(in.Labels)
-	out := &item{ObjectMeta: metav1.ObjectMeta{Name: in.Name, ResourceVersion: in.ResourceVersion}, views: make([]any, len(w.followers))}
+	out := &item{ObjectMeta: metav1.ObjectMeta{Name: in.Name, ResourceVersion: in.ResourceVersion, Labels: in.Labels}, views: make([]any, len(w.followers))}
 	for i, f := range w.followers {
 		out.views[i] = f.read(in)
 	}
@@ -118,8 +119,13 @@ func (w *Watch) read(in *corev1.Node) *item {
 
 func (w *Watch) set(in *corev1.Node) {
 	defer w.work.Begin().End()
-	w.names[in.Name] = true
-	in.Labels = internAll(in.Labels)
+	// Most events change no label: then all versions of a Node share one map.
+	if old, known := w.labels[in.Name]; known && maps.Equal(old, in.Labels) {
+		in.Labels = old
+	} else {
+		in.Labels = internAll(in.Labels)
+		w.labels[in.Name] = in.Labels
+	}
 	for _, f := range w.followers {
 		f.set(f.read(in))
 	}
@@ -127,7 +133,7 @@ func (w *Watch) set(in *corev1.Node) {
 
 func (w *Watch) gone(name string) {
 	defer w.work.Begin().End()
-	delete(w.names, name)
+	delete(w.labels, name)
 	for _, f := range w.followers {
 		f.gone(name)
 	}
@@ -135,10 +141,10 @@ func (w *Watch) gone(name string) {
 
 func (w *Watch) replace(list []*item) {
 	defer w.work.Begin().End()
-	gone := w.names
-	w.names = make(map[string]bool, len(list))
+	gone := w.labels
+	w.labels = make(map[string]map[string]string, len(list))
 	for _, one := range list {
-		w.names[one.Name] = true
+		w.labels[one.Name] = one.Labels
 		delete(gone, one.Name)
 	}
 	for i, f := range w.followers {
