@@ -109,9 +109,9 @@ func labelOps(node *corev1.Node, c *readiness.Change) []any {
 }
 
 // escape writes a key as one step of a JSON pointer (RFC 6901).
-func escape(key string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
-}
+func escape(key string) string { return pointerStep.Replace(key) }
+
+var pointerStep = strings.NewReplacer("~", "~0", "/", "~1")
 
 // applied is node as the patch of c leaves it.
 func applied(node *corev1.Node, c *readiness.Change) *corev1.Node {
