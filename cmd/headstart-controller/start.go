@@ -61,6 +61,9 @@ func start(ctx context.Context, o *options, out io.Writer) error {
 			return err
 		}
 	}
+	if err := awaitCRDs(ctx, config, log, crdPatience); err != nil {
+		return err
+	}
 	opts := managerOptions(o, scheme, log)
 	var lock *lease
 	if o.leaderElect {
