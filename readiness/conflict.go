@@ -2,6 +2,7 @@ package readiness
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -18,6 +19,18 @@ func (r *Rule) ConflictsWith(other *Rule) string {
 			other.Name, TaintID(&r.Taint), other.Taint.Value, r.Taint.Value)
 	}
 	return ""
+}
+
+// ProbesRefused says in one line that agents do not run the rule's exec probes.
+func (r *Rule) ProbesRefused() string {
+	var probes []string
+	for i := range r.DaemonSets {
+		if r.DaemonSets[i].ExecProbe {
+			probes = append(probes, r.DaemonSets[i].String())
+		}
+	}
+	return fmt.Sprintf("agents of held nodes do not run the exec probe of %s: set allowExec: true in the agent's config, or write httpGet, tcpSocket or grpc in the readinessProbe",
+		strings.Join(probes, ", "))
 }
 
 // Unsatisfiable says in one line what the rule waits for that cannot come while its taint is on the node, or "". find

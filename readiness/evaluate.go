@@ -1,7 +1,10 @@
 package readiness
 
 import (
+	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"headstart.dev/readiness/v1alpha1"
 )
@@ -115,6 +118,13 @@ func (d *Decision) rebooted(f *Facts) bool {
 	boot := f.bootID()
 	return d.Rule.RearmOnReboot && d.hasEntry && d.entry.State != EntryHeld &&
 		d.entry.Boot != "" && boot != "" && d.entry.Boot != boot
+}
+
+// ProbeRefused says that the node waits for a probe which its agent does not run.
+func (d *Decision) ProbeRefused(f *Facts) bool {
+	return len(f.Refused) > 0 && slices.ContainsFunc(d.Reasons, func(r Reason) bool {
+		return r.Code == ReasonProbeNotReady && slices.Contains(f.Refused, corev1.NodeConditionType(r.Subject))
+	})
 }
 
 // Stray says that the rule does not govern the node, and that its taint there is to go nonetheless.

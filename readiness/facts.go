@@ -21,6 +21,8 @@ type Facts struct {
 	DaemonSets func(namespace string) []*DaemonSetSpec
 	// CSIDrivers are those that the node's CSINode lists.
 	CSIDrivers []string
+	// Refused are the types of those conditions by which the agent says that it may not run a rule's probe; nil for none.
+	Refused []corev1.NodeConditionType
 	// Partial says that Pods, DaemonSets and CSIDrivers were not looked at (kubectl headstart why): what depends on
 	// them is reported as not known, and never as met.
 	Partial bool

@@ -30,6 +30,9 @@ const TaintPrefix = "readiness.k8s.io/"
 // DefaultTaintValue is the value of a startup taint whose rule names none.
 const DefaultTaintValue = "pending"
 
+// ReasonExecNotAllowed is the reason of a probe's condition where the agent may not run commands.
+const ReasonExecNotAllowed = "ExecNotAllowed"
+
 // Annotations on a Node.
 const (
 	// AnnotationReadiness is the controller's ownership and completion record, JSON. Only the controller writes it.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"syscall"
+
+	"headstart.dev/readiness"
 )
 
 // Reasons of the exec probe.
 const (
-	ReasonExecNotAllowed = "ExecNotAllowed"
+	ReasonExecNotAllowed = readiness.ReasonExecNotAllowed
 	ReasonCommandFailed  = "CommandFailed"
 )
 

@@ -69,6 +69,8 @@ type ruleEntry struct {
 // Counts are the numbers of a rule's status.
 type Counts struct {
 	Matched, Held, Released, TimedOut, WouldHold int32
+	// Refused are the nodes that wait for a probe which their agent does not run.
+	Refused int32
 }
 
 // newEngine makes an empty engine. now is the API server's time as well as it is known.
@@ -213,7 +215,7 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 		}
 		begin := time.Now()
 		d := readiness.Evaluate(r, &n.facts, now)
-		s := ruleState{state: d.State, overdue: d.Overdue}
+		s := ruleState{state: d.State, overdue: d.Overdue, refused: d.ProbeRefused(&n.facts)}
 		if r.Form == readiness.FormUpstream {
 			e.observeUpstream(n, r, &s, time.Since(begin))
 		}
@@ -274,6 +276,9 @@ func (c *Counts) add(s ruleState, dryRun bool, by int32) {
 		return
 	}
 	c.Matched += by
+	if s.refused {
+		c.Refused += by
+	}
 	if s.overdue {
 		c.TimedOut += by
 	}

@@ -50,6 +50,8 @@ type node struct {
 type ruleState struct {
 	state   readiness.State
 	overdue bool
+	// refused says that the node's agent does not run a probe that the rule waits for.
+	refused bool
 	// sight and tainted are readiness.Sight of an upstream rule, whose status and metrics tell more than counts; failing
 	// says that the node's writes keep failing.
 	sight            uint64
@@ -73,7 +75,7 @@ func (n *node) observe(seen stripped, now time.Time) {
 		n.forget()
 	}
 	n.version = max(n.version, version)
-	n.facts.Node, n.facts.Conditions = in, seen.conditions
+	n.facts.Node, n.facts.Conditions, n.facts.Refused = in, seen.conditions, seen.refused
 	if old == nil || old.UID != in.UID || old.Annotations[readiness.AnnotationReadiness] != in.Annotations[readiness.AnnotationReadiness] {
 		n.facts.Record, _ = readiness.DecodeRecord(in)
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"headstart.dev/readiness"
 	"headstart.dev/readiness/v1alpha1"
 )
 
@@ -93,8 +94,11 @@ func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ru
 		conflict = metav1.Condition{Type: conditionConflict, Status: metav1.ConditionTrue, Reason: reasonTaintValue, Message: s.Conflict}
 	}
 	stuck := metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionFalse, Reason: reasonCanBeMet}
-	if s.Unsatisfiable != "" {
+	switch {
+	case s.Unsatisfiable != "":
 		stuck = metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionTrue, Reason: reasonNotTolerated, Message: s.Unsatisfiable}
+	case s.Refused != "":
+		stuck = metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionTrue, Reason: readiness.ReasonExecNotAllowed, Message: s.Refused}
 	}
 	var news []ruleNews
 	for _, c := range []metav1.Condition{accepted, conflict, stuck} {

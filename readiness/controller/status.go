@@ -24,6 +24,8 @@ type RuleStatus struct {
 	Invalid       string
 	Conflict      string
 	Unsatisfiable string
+	// Refused likewise: agents do not run a probe that the rule asks for.
+	Refused string
 	// View is set for the upstream form, whose status lists nodes.
 	View *readiness.RuleView
 }
@@ -107,6 +109,9 @@ func (e *Engine) takeStatus() []pendingStatus {
 			continue
 		}
 		s := RuleStatus{Rule: entry.rule, Counts: entry.counts, Conflict: e.conflict(entry.rule), Unsatisfiable: e.unsatisfiable(entry.rule)}
+		if entry.counts.Refused > 0 {
+			s.Refused = entry.rule.ProbesRefused()
+		}
 		if entry.rule.Form == readiness.FormUpstream {
 			s.View = e.view(entry.rule)
 		}

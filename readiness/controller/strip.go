@@ -23,6 +23,8 @@ type stripped struct {
 	*corev1.Node
 
 	conditions readiness.Conditions
+	// refused are the types of conditions by which the agent says that it may not run a probe.
+	refused []corev1.NodeConditionType
 }
 
 // stripNode keeps the fields of a Node that are in use: of the 20 to 40 KB of a real one, about 2. Labels are shared with
@@ -45,7 +47,16 @@ func stripNode(in *corev1.Node) stripped {
 	out.Spec.Taints = in.Spec.Taints
 	out.Status.NodeInfo.BootID = in.Status.NodeInfo.BootID
 	out.Status.Allocatable = in.Status.Allocatable
-	return stripped{Node: out, conditions: readiness.PackConditions(in.Status.Conditions)}
+	return stripped{Node: out, conditions: readiness.PackConditions(in.Status.Conditions), refused: refused(in.Status.Conditions)}
+}
+
+func refused(conditions []corev1.NodeCondition) (types []corev1.NodeConditionType) {
+	for i := range conditions {
+		if c := &conditions[i]; c.Reason == readiness.ReasonExecNotAllowed && c.Status != corev1.ConditionTrue {
+			types = append(types, corev1.NodeConditionType(intern(string(c.Type))))
+		}
+	}
+	return types
 }
 
 func intern(s string) string { return unique.Make(s).Value() }

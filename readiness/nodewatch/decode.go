@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
+
+	"headstart.dev/readiness"
 )
 
 // MaxImageBytes is the size of the largest image of status.images that followers are told of: they ask for the sandbox's,
@@ -25,13 +27,13 @@ const MaxImageBytes = 4 << 20
 var unread = cut{fields: map[protowire.Number]cut{
 	1: {fields: map[protowire.Number]cut{17: whole}}, // metadata.managedFields
 	3: {fields: map[protowire.Number]cut{ // status
-		1:  whole,                                                  // capacity
-		4:  {fields: map[protowire.Number]cut{5: whole, 6: whole}}, // conditions: reason, message
-		5:  whole,                                                  // addresses
-		8:  {drop: largeImage},                                     // images
-		9:  whole,                                                  // volumesInUse
-		10: whole,                                                  // volumesAttached
-		12: whole,                                                  // runtimeHandlers
+		1:  whole,                                                                // capacity
+		4:  {fields: map[protowire.Number]cut{5: {drop: otherReason}, 6: whole}}, // conditions: reason, message
+		5:  whole,                                                                // addresses
+		8:  {drop: largeImage},                                                   // images
+		9:  whole,                                                                // volumesInUse
+		10: whole,                                                                // volumesAttached
+		12: whole,                                                                // runtimeHandlers
 	}},
 }}
 
@@ -44,6 +46,9 @@ type cut struct {
 }
 
 var whole = cut{drop: func([]byte) bool { return true }}
+
+// otherReason says whether the reason of a condition is none that is read: the agent's that it may not run a probe.
+func otherReason(reason []byte) bool { return string(reason) != readiness.ReasonExecNotAllowed }
 
 // largeImage says whether a ContainerImage is larger than MaxImageBytes.
 func largeImage(image []byte) bool {

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"headstart.dev/readiness"
 )
 
 // fullNode has something in every field that is taken out, and beside each.
@@ -29,7 +31,7 @@ func fullNode() *corev1.Node {
 		Capacity: quantities, Allocatable: quantities, Phase: corev1.NodeRunning,
 		Conditions: []corev1.NodeCondition{
 			{Type: "A", Status: corev1.ConditionTrue, LastHeartbeatTime: at, LastTransitionTime: at, Reason: "R", Message: string(make([]byte, 300))},
-			{Type: "B", Status: corev1.ConditionFalse},
+			{Type: "B", Status: corev1.ConditionFalse, Reason: readiness.ReasonExecNotAllowed, Message: "m"},
 		},
 		Addresses:       []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}},
 		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: 10250}},
@@ -57,7 +59,10 @@ func read(n *corev1.Node) *corev1.Node {
 	}
 	s.Images = images
 	for i := range s.Conditions {
-		s.Conditions[i].Reason, s.Conditions[i].Message = "", ""
+		s.Conditions[i].Message = ""
+		if s.Conditions[i].Reason != readiness.ReasonExecNotAllowed {
+			s.Conditions[i].Reason = ""
+		}
 	}
 	return out
 }

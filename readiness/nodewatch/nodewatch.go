@@ -53,8 +53,8 @@ func newWatch(client rest.Interface) *Watch {
 type Handler[T any] struct {
 	// Read makes of a Node what the follower holds. It must not keep the Node itself, but may keep its maps and slices, and
 	// must change none. The Node has all but what is taken out before it is decoded: managedFields, and of the status
-	// capacity, addresses, volumes, runtime handlers, the reasons and messages of conditions, and images over
-	// MaxImageBytes. Required.
+	// capacity, addresses, volumes, runtime handlers, messages of conditions and their reasons but ExecNotAllowed, and
+	// images over MaxImageBytes. Required.
 	Read func(*corev1.Node) T
 	// Set takes a Node that is new or has changed. Required.
 	Set func(T)

@@ -1,12 +1,15 @@
 package readiness_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -162,6 +165,39 @@ func TestUnsatisfiableRuleSaysSo(t *testing.T) {
 		}
 		return false
 	}, settleTime, pollTime)
+}
+
+// TestARuleSaysThatAgentsDoNotRunItsExecProbe is of the guide's manifests on nodes whose agent has no allowExec.
+func TestARuleSaysThatAgentsDoNotRunItsExecProbe(t *testing.T) {
+	e := newEnv(t)
+	rule := e.rule(func(r *v1alpha1.NodeReadinessRule) {
+		r.Spec.Conditions = nil
+		r.Spec.RequiredDaemonSets = []v1alpha1.RequiredDaemonSet{{
+			Namespace: "default", Name: "refused-agent", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"ds": e.pool}},
+			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/ready"}}}},
+		}}
+	})
+	native, err := readiness.FromNative(rule)
+	require.NoError(t, err)
+	probe := native.DaemonSets[0].ProbeCondition
+	e.startController()
+	node := e.node()
+	refused := func(want bool) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			got := &v1alpha1.NodeReadinessRule{}
+			require.NoError(t, e.Get(t.Context(), client.ObjectKeyFromObject(rule), got))
+			c := meta.FindStatusCondition(got.Status.Conditions, "Unsatisfiable")
+			return c != nil && want == (c.Status == metav1.ConditionTrue && c.Reason == readiness.ReasonExecNotAllowed && strings.Contains(c.Message, "allowExec: true"))
+		}, settleTime, pollTime)
+	}
+	e.eventuallyTainted(node.Name, taintKey(rule), true)
+	refused(false)
+	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"False","reason":%q}]}}`, probe, readiness.ReasonExecNotAllowed)
+	require.NoError(t, e.Status().Patch(t.Context(), node, client.RawPatch(types.StrategicMergePatchType, []byte(patch))))
+	refused(true)
+	e.report(node.Name, string(probe), corev1.ConditionTrue)
+	refused(false)
 }
 
 func TestTimeoutDeletesTheNodeClaimNeverTheNode(t *testing.T) {
