@@ -17,10 +17,11 @@ import (
 
 const (
 	// handoverTime bounds what passes between the signal and the standby's first release: it looks at the lease once a
-	// second. The lease itself would run for 15 s more.
-	handoverTime = 5 * time.Second
-	// warmTime bounds what passes between the standby's first moment as leader and the release of all that waits.
-	warmTime = time.Second
+	// second. The lease itself would run for 15 s more, so that even a busy machine tells the two apart.
+	handoverTime = 12 * time.Second
+	// warmTime bounds what passes between the standby's first moment as leader and the release of all that waits. That
+	// nothing is listed first its log says; this is for what would wait for a timer.
+	warmTime = 5 * time.Second
 )
 
 func freeAddress(t *testing.T) string {
