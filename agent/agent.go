@@ -195,13 +195,14 @@ func (a *Agent) publish(ctx context.Context) {
 	watch := a.policyWatch(ctx)
 	defer watch(nil)
 	runners := newRuleRunners(a, ctx)
-	a.state.onNode = append(a.state.onNode, runners.setNode)
+	rules := nodestatus.NewRuleFollower(a.log)
+	a.state.onNode = append(a.state.onNode, runners.setNode, rules.NodeSeen)
 	var following sync.WaitGroup
 	a.publisher.Serve(ctx, a.target(), func(connection context.Context, c nodestatus.Connected) {
 		a.log.Info("publishing", "node", c.Name, "identity", c.Identity)
 		a.state.recorder.SetNode(c.Name)
 		watch(c.Credentials)
-		following.Go(func() { a.followRules(connection, c, runners) })
+		following.Go(func() { a.followRules(connection, c, rules, runners) })
 	})
 	following.Wait()
 	runners.wait.Wait()

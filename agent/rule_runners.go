@@ -140,8 +140,8 @@ func sameProber(a, b Prober) bool {
 }
 
 // followRules keeps the rules' probes running for as long as one connection lasts.
-func (a *Agent) followRules(ctx context.Context, c nodestatus.Connected, runners *ruleRunners) {
-	if err := nodestatus.FollowRules(ctx, c.Credentials, runners.setRules); err != nil {
+func (a *Agent) followRules(ctx context.Context, c nodestatus.Connected, rules *nodestatus.RuleFollower, runners *ruleRunners) {
+	if err := rules.Follow(ctx, c.Credentials, runners.setRules); err != nil {
 		a.log.Info("cannot read the readiness rules, runs none of their probes", "cause", err.Error())
 	}
 }

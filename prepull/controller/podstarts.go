@@ -58,7 +58,7 @@ func newPodStarts(reg prometheus.Registerer, client kubernetes.Interface, has fu
 		client: client, warm: has, left: make(chan leftPod, leftQueue), bound: map[types.UID]boundPod{},
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headstart_pod_start_seconds",
-			Help: "From a pod's binding to a node to its running, by whether the node had all its images by then.",
+			Help: "From a pod's binding to a node to its running, by whether the node had all its images, whole, by then.",
 			// From a pod with everything there (half a second) to one that pulls tens of gigabytes.
 			Buckets: []float64{0.25, 0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600},
 		}, []string{"warm"}),
@@ -149,7 +149,8 @@ func (s *podStarts) runs(ctx context.Context, left leftPod) bool {
 	return err == nil && pod.UID == left.uid && (pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded)
 }
 
-// imagesOf are the images that a pod needs to run.
+// imagesOf are the images that a pod needs to run. One that is mounted lazily is not warm: its content comes while the pod
+// runs.
 func imagesOf(pod *corev1.Pod) []warm.Want {
 	var wants []warm.Want
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
@@ -158,7 +159,7 @@ func imagesOf(pod *corev1.Pod) []warm.Want {
 			if err != nil {
 				name = list[i].Image // no node has it
 			}
-			wants = append(wants, warm.Want{Name: name, Lazy: true})
+			wants = append(wants, warm.Want{Name: name})
 		}
 	}
 	return wants

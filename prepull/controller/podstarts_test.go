@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"headstart.dev/prepull"
 	"headstart.dev/prepull/warm"
 )
 
@@ -26,16 +27,21 @@ func startingPod(name, node string) *corev1.Pod {
 func TestPodStartsAreMeasuredFromBindingToRunning(t *testing.T) {
 	client := fake.NewClientset()
 	reg := prometheus.NewPedanticRegistry()
-	s, err := newPodStarts(reg, client, func(node string, wants ...warm.Want) bool {
-		require.Equal(t, []warm.Want{{Name: "docker.io/library/web:v1", Lazy: true}}, wants)
-		return node == "warm"
-	})
+	var fleet warm.Index
+	web := []prepull.InventoryImage{{Name: "docker.io/library/web:v1", Digest: "0123456789abcdef"}}
+	fleet.Set("warm", prepull.Inventory{Warm: web})
+	fleet.Set("lazy", prepull.Inventory{Lazy: web})
+	s, err := newPodStarts(reg, client, fleet.Has)
 	require.NoError(t, err)
 	now := time.Now()
 	s.keep([]*corev1.Pod{startingPod("before", "warm")})
-	fates := map[string]corev1.PodPhase{"runs": corev1.PodRunning, "cold": corev1.PodRunning, "fails": corev1.PodFailed, "before": corev1.PodRunning}
+	fates := map[string]corev1.PodPhase{"runs": corev1.PodRunning, "cold": corev1.PodRunning, "lazy": corev1.PodRunning, "fails": corev1.PodFailed, "before": corev1.PodRunning}
 	for name, phase := range fates {
-		pod := startingPod(name, map[bool]string{true: "cold", false: "warm"}[name == "cold"])
+		node := "warm"
+		if name == "cold" || name == "lazy" {
+			node = name
+		}
+		pod := startingPod(name, node)
 		s.seen(pod, now)
 		// What a pod's own changes say does not begin it anew.
 		s.seen(pod, now.Add(time.Second))
@@ -53,12 +59,12 @@ func TestPodStartsAreMeasuredFromBindingToRunning(t *testing.T) {
 	deleted.DeletionTimestamp = &metav1.Time{Time: now}
 	s.leaves(deleted, now.Add(2*time.Second))
 
-	require.Len(t, s.left, 4, "runs, cold, fails and gone; neither the one bound before nor the deleted one")
+	require.Len(t, s.left, 5, "runs, cold, lazy, fails and gone; neither the one bound before nor the deleted one")
 	for len(s.left) > 0 {
 		if left := <-s.left; s.runs(t.Context(), left) {
 			require.Equal(t, 2*time.Second, left.took)
-			require.Equal(t, left.key.Name != "cold", left.warm)
-			require.Contains(t, []string{"runs", "cold"}, left.key.Name)
+			require.Equal(t, left.key.Name == "runs", left.warm, left.key.Name)
+			require.Contains(t, []string{"runs", "cold", "lazy"}, left.key.Name)
 		}
 	}
 	require.Empty(t, s.bound)

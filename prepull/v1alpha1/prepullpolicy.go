@@ -67,7 +67,8 @@ type PrepullPolicySpec struct {
 	// mode says how an image comes to a node. Eager: whole. Lazy: mounted by its SOCI index, so that containers start
 	// before its content is there; an image without an index, and one on a node whose container runtime does not use the
 	// SOCI snapshotter, comes whole. Auto: lazily where that is possible, else whole. Where another policy or the agent's
-	// config asks for the whole image, it comes whole.
+	// config asks for the whole image, it comes whole; a node on which it is mounted lazily by then keeps it so, and does
+	// not count as ready for who wants it whole.
 	// +kubebuilder:default=Auto
 	// +optional
 	Mode Mode `json:"mode,omitempty"`

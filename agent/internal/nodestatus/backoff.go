@@ -27,8 +27,11 @@ func (b *backoff) next() time.Duration {
 }
 
 // wait waits for next, and returns false when ctx ended first.
-func (b *backoff) wait(ctx context.Context) bool {
-	timer := time.NewTimer(b.next())
+func (b *backoff) wait(ctx context.Context) bool { return pause(ctx, b.next()) }
+
+// pause returns false when ctx ended before the time was over.
+func pause(ctx context.Context, length time.Duration) bool {
+	timer := time.NewTimer(length)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,6 +20,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"headstart.dev/readiness"
 	"headstart.dev/readiness/compat/guide"
 	"headstart.dev/readiness/v1alpha1"
 )
@@ -25,10 +28,59 @@ import (
 // forms are the resources of which the agent runs probes: our own rules and those of the guide, which are the same.
 var forms = []schema.GroupVersion{v1alpha1.GroupVersion, guide.GroupVersion}
 
-// FollowRules calls changed with every NodeReadinessRule, ours before the guide's and ordered by name, at first and
-// whenever the spec of one changes, until ctx ends; never twice at once. It returns at once, and without an error, where
-// there are no such resources or we may not read them: a question for ever would be one too many of an idle node.
-func FollowRules(ctx context.Context, config *rest.Config, changed func([]v1alpha1.NodeReadinessRule)) error {
+// askGap is how long a resource that is not there is not asked for again, whatever the Node shows.
+const askGap = 5 * time.Second
+
+// RuleFollower follows the rules, connection after connection. Where there is no such resource, or we may not read it, it
+// does not ask for ever, since an idle node asks nothing: it asks again when the Node shows that a rule governs it. A
+// rule comes to every Node that it holds by a taint and in the controller's record, and both are in a watch that is
+// there anyway.
+type RuleFollower struct {
+	log logr.Logger
+
+	mu     sync.Mutex
+	sign   string
+	signed chan struct{} // closed and replaced when sign changes
+}
+
+// NewRuleFollower returns one that has seen no Node yet.
+func NewRuleFollower(log logr.Logger) *RuleFollower {
+	return &RuleFollower{log: log, signed: make(chan struct{})}
+}
+
+// NodeSeen is to be called with every state of the Node.
+func (f *RuleFollower) NodeSeen(node *corev1.Node) {
+	sign := signOf(node)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if sign != f.sign {
+		f.sign = sign
+		close(f.signed)
+		f.signed = make(chan struct{})
+	}
+}
+
+// signOf renders what rules have put on a Node.
+func signOf(node *corev1.Node) string {
+	signs := []string{node.Annotations[readiness.AnnotationReadiness]}
+	for _, taint := range node.Spec.Taints {
+		if strings.HasPrefix(taint.Key, readiness.TaintPrefix) {
+			signs = append(signs, taint.Key)
+		}
+	}
+	slices.Sort(signs)
+	return strings.Join(signs, "\n")
+}
+
+func (f *RuleFollower) next() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.signed
+}
+
+// Follow calls changed with every NodeReadinessRule, ours before the guide's and ordered by name, at first and whenever
+// the spec of one changes, until ctx ends; never twice at once.
+func (f *RuleFollower) Follow(ctx context.Context, config *rest.Config, changed func([]v1alpha1.NodeReadinessRule)) error {
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
@@ -38,7 +90,7 @@ func FollowRules(ctx context.Context, config *rest.Config, changed func([]v1alph
 	var group sync.WaitGroup
 	for i, form := range forms {
 		group.Go(func() {
-			followForm(ctx, client.Resource(form.WithResource("nodereadinessrules")), func(rules []v1alpha1.NodeReadinessRule) {
+			f.followForm(ctx, form.Group, client.Resource(form.WithResource("nodereadinessrules")), func(rules []v1alpha1.NodeReadinessRule) {
 				mu.Lock()
 				defer mu.Unlock()
 				parts[i] = rules
@@ -50,14 +102,21 @@ func FollowRules(ctx context.Context, config *rest.Config, changed func([]v1alph
 	return nil
 }
 
-// followForm follows the rules of one resource until ctx ends, or until it is known that there is none to follow.
-func followForm(ctx context.Context, resource dynamic.ResourceInterface, changed func([]v1alpha1.NodeReadinessRule)) {
+// followForm follows the rules of one resource until ctx ends.
+func (f *RuleFollower) followForm(ctx context.Context, group string, resource dynamic.ResourceInterface, changed func([]v1alpha1.NodeReadinessRule)) {
 	var retry backoff
 	for {
-		started := time.Now()
+		started, sign := time.Now(), f.next()
 		err := followRules(ctx, resource, changed)
-		if ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		switch {
+		case ctx.Err() != nil:
 			return
+		case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
+			f.log.V(1).Info("there are no readiness rules to read, asks again when the node shows signs of one", "group", group, "cause", err.Error())
+			if !await(ctx, sign) || !pause(ctx, askGap-time.Since(started)) {
+				return
+			}
+			continue
 		}
 		if time.Since(started) > stableWatch {
 			retry.reset()
@@ -65,6 +124,16 @@ func followForm(ctx context.Context, resource dynamic.ResourceInterface, changed
 		if !retry.wait(ctx) {
 			return
 		}
+	}
+}
+
+// await returns false when ctx ended before the event.
+func await(ctx context.Context, event <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-event:
+		return true
 	}
 }
 
