@@ -43,7 +43,8 @@ type Config struct {
 	// UserAgent goes to registries.
 	UserAgent string
 	// Connections is how many ranges of layers are in memory or on their way at once, and Chunk their size in bytes:
-	// Connections x Chunk bounds the memory that all Readers together take. 0 is DefaultConnections, DefaultChunk.
+	// Connections x Chunk bounds the memory that all Readers together take. How many are used below that follows what they
+	// bring, see climb. 0 is DefaultConnections, DefaultChunk.
 	Connections int
 	Chunk       int
 	// Bandwidth caps what Readers take, in bytes a second; 0 is no cap.
@@ -114,7 +115,7 @@ func (c *Client) open(ctx context.Context, spec reference.Spec) (*Repository, er
 		path:    strings.TrimPrefix(spec.Locator, domain+"/"),
 		created: time.Now(),
 	}
-	registryHosts, err := c.hosts(ctx, spec.Locator, &freshFlag{})(domain)
+	registryHosts, err := c.hosts(ctx, spec.Locator, nil)(domain)
 	if err != nil {
 		return nil, fmt.Errorf("read the registry hosts of %s: %w; see the hosts.toml under %s", domain, err, strings.Join(c.cfg.HostDirs, ", "))
 	}
@@ -129,8 +130,9 @@ func (c *Client) open(ctx context.Context, spec reference.Spec) (*Repository, er
 	return r, nil
 }
 
-// hosts reads hosts.toml as the CRI does, with a transport made for many ranges at once.
-func (c *Client) hosts(ctx context.Context, image string, fresh *freshFlag) docker.RegistryHosts {
+// hosts reads hosts.toml as the CRI does, with a transport made for many ranges at once. With fresh, log-ins use
+// credentials that were looked up past every cache.
+func (c *Client) hosts(ctx context.Context, image string, fresh *freshLogins) docker.RegistryHosts {
 	options := config.HostOptions{
 		HostDir: hostDir(c.cfg.HostDirs),
 		UpdateClient: func(client *http.Client) error {
@@ -147,7 +149,10 @@ func (c *Client) hosts(ctx context.Context, image string, fresh *freshFlag) dock
 		options.Credentials = func(host string) (string, string, error) {
 			lookup, cancel := context.WithTimeout(context.WithoutCancel(ctx), credentialsTimeout)
 			defer cancel()
-			return c.cfg.Credentials(lookup, image, host, fresh.take())
+			if fresh != nil {
+				return fresh.get(host, func() (string, string, error) { return c.cfg.Credentials(lookup, image, host, true) })
+			}
+			return c.cfg.Credentials(lookup, image, host, false)
 		}
 	}
 	return config.ConfigureHosts(ctx, options)
@@ -173,22 +178,28 @@ func hostDir(roots []string) func(string) (string, error) {
 // SplitHostDirs splits the CRI's config_path, which is a list of folders.
 func SplitHostDirs(configPath string) []string { return filepath.SplitList(configPath) }
 
-// freshFlag makes the next look-up of credentials pass by every cache.
-type freshFlag struct {
-	mu  sync.Mutex
-	set bool
+// freshLogins looks credentials up once a host and keeps them: of ranges that are refused together each logs in again,
+// and all must get what the first got, not what a cache still has.
+type freshLogins struct {
+	mu   sync.Mutex
+	have map[string]login
 }
 
-func (f *freshFlag) raise() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.set = true
-}
+type login struct{ username, secret string }
 
-func (f *freshFlag) take() bool {
+func (f *freshLogins) get(host string, lookUp func() (username, secret string, err error)) (username, secret string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	was := f.set
-	f.set = false
-	return was
+	if l, known := f.have[host]; known {
+		return l.username, l.secret, nil
+	}
+	username, secret, err = lookUp()
+	if err != nil {
+		return "", "", err
+	}
+	if f.have == nil {
+		f.have = map[string]login{}
+	}
+	f.have[host] = login{username, secret}
+	return username, secret, nil
 }

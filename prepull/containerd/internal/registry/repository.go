@@ -202,9 +202,7 @@ func (r *Repository) refresh(ctx context.Context, h *host, refused docker.Author
 	if h.authorizer() != refused {
 		return nil
 	}
-	fresh := &freshFlag{}
-	fresh.raise()
-	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, fresh)(r.domain)
+	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, &freshLogins{})(r.domain)
 	if err != nil {
 		return fmt.Errorf("read the registry hosts of %s: %w", r.domain, err)
 	}
