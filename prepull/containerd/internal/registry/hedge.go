@@ -26,9 +26,11 @@ type answer struct {
 
 func (rd *Reader) start(ctx context.Context, h *host, l *lane, timeout time.Duration) <-chan answer {
 	done := make(chan answer, 1)
+	pace := rd.repo.client.pace
+	pace.begin(time.Now())
 	go func() {
 		redirect, err := rd.request(ctx, h, l, timeout)
-		rd.repo.client.pace.arrived(l.got.Load())
+		pace.end(time.Now(), l.got.Load())
 		done <- answer{redirect, err}
 	}()
 	return done
@@ -122,13 +124,6 @@ func (w *watch) slow(now time.Time, got int64, size int, usual float64) bool {
 	rate := float64(got-w.got) / elapsed.Seconds()
 	w.since, w.got = now, got
 	return rate*slowShare < usual
-}
-
-// arrived counts the bytes of a request.
-func (p *pace) arrived(bytes int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.came += bytes
 }
 
 // mayHedge reserves a second request for so many bytes, if the bounds allow it.

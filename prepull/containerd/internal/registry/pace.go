@@ -23,16 +23,29 @@ const (
 // readBlock is how much is read from a connection at once; a rate limit is applied in such steps.
 const readBlock = 128 << 10
 
-// pace knows how fast connections are, and how many the registries bear: additive increase, multiplicative decrease.
+// goodputWindow is what the goodput of all requests together is measured over: several times a range's round trips, and a
+// small part of a pull.
+const goodputWindow = 500 * time.Millisecond
+
+// goodputForgotten is how long nothing may be fetched before what was learned of the network counts no longer.
+const goodputForgotten = time.Minute
+
+// pace knows how fast connections are, and how many of them are worth having: see climb. What registries refuse comes
+// before that.
 type pace struct {
 	mu      sync.Mutex
 	rates   []float64 // bytes a second, of the last windows of all ranges
 	next    int
-	limit   int // connections
-	most    int
+	climb   climb
 	cutAt   time.Time
-	good    int
 	changed func(limit int)
+
+	// The present window: since when, what came, and the time of all requests added up.
+	since   time.Time
+	bytes   int64
+	flown   time.Duration
+	flights int       // requests under way
+	seen    time.Time // flown is right up to then
 
 	// What second requests for slow ranges may cost, see hedge.
 	came   int64 // bytes of all ranges
@@ -41,7 +54,7 @@ type pace struct {
 }
 
 func newPace(connections int, changed func(int)) *pace {
-	return &pace{limit: connections, most: connections, changed: changed}
+	return &pace{climb: newClimb(connections), changed: changed}
 }
 
 // cutRest keeps one burst of 429s, which hits all connections at once, from counting as many.
@@ -58,24 +71,67 @@ func (p *pace) failed(err error) {
 	if time.Since(p.cutAt) < cutRest {
 		return
 	}
-	p.cutAt, p.good = time.Now(), 0
-	p.limit = max(1, p.limit/2)
-	p.changed(p.limit)
+	p.cutAt = time.Now()
+	p.changed(p.climb.cut())
+	p.open(p.cutAt)
 }
 
-// finished counts a range that came through; one more connection for every full round of them.
-func (p *pace) finished() {
+// begin counts a request that goes out.
+func (p *pace) begin(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.limit == p.most {
+	if p.flights == 0 && now.Sub(p.seen) > goodputForgotten {
+		p.climb = newClimb(p.climb.most)
+		p.changed(p.climb.limit)
+		p.open(now)
+	}
+	p.tick(now)
+	p.flights++
+}
+
+// end counts a request that is over, and the bytes that it brought.
+func (p *pace) end(now time.Time, bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tick(now)
+	p.flights--
+	p.came += bytes
+}
+
+// got counts bytes as they come, and judges a window when it is over.
+func (p *pace) got(now time.Time, bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tick(now)
+	p.bytes += int64(bytes)
+	elapsed := now.Sub(p.since)
+	if elapsed < goodputWindow {
 		return
 	}
-	if p.good++; p.good >= p.limit {
-		p.good = 0
-		p.limit++
-		p.changed(p.limit)
+	if limit := p.climb.limit; p.telling(elapsed) {
+		if next := p.climb.window(float64(p.bytes) / elapsed.Seconds()); next != limit {
+			p.changed(next)
+		}
 	}
+	p.open(now)
 }
+
+// telling reports whether a window says something of the network. When a quarter of the requests that there may be were
+// lacking, there was nothing more to fetch, or no room because the processor is behind. When there were more, a lower
+// limit has just been set. And when nothing came for a while, what came then is not what the network brings.
+func (p *pace) telling(elapsed time.Duration) bool {
+	mean, limit := p.flown.Seconds()/elapsed.Seconds(), float64(p.climb.limit)
+	return elapsed < 2*goodputWindow && mean >= limit*3/4 && mean <= limit+float64(p.hedges)+0.5
+}
+
+// tick brings the time of requests up to date.
+func (p *pace) tick(now time.Time) {
+	p.flown += time.Duration(p.flights) * now.Sub(p.seen)
+	p.seen = now
+}
+
+// open begins a window.
+func (p *pace) open(now time.Time) { p.since, p.seen, p.bytes, p.flown = now, now, 0, 0 }
 
 // add records a rate. Slow ones count as well: when most connections have become slow, that is the measure.
 func (p *pace) add(rate float64) {
@@ -124,6 +180,7 @@ func (rd *Reader) fill(ctx context.Context, body io.ReadCloser, l *lane) error {
 		got += n
 		windowBytes += n
 		l.got.Store(int64(got))
+		cl.pace.got(time.Now(), n)
 		if n > 0 && rd.options.OnBytes != nil {
 			rd.options.OnBytes(int64(n))
 		}
@@ -152,6 +209,5 @@ func (rd *Reader) fill(ctx context.Context, body io.ReadCloser, l *lane) error {
 	if elapsed := time.Since(windowStart); cl.limiter == nil && windowBytes > slowMinRest && elapsed > 0 {
 		cl.pace.add(float64(windowBytes) / elapsed.Seconds())
 	}
-	cl.pace.finished()
 	return nil
 }
