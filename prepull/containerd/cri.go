@@ -13,7 +13,7 @@ import (
 // its suppression of duplicates, and is the slowest. The CRI does not say how far it is: progress is read from its ingests,
 // and the bytes that it fetched are taken to be those of the layers that were missing.
 type criEngine struct {
-	credentials func(ctx context.Context, image, host string, fresh bool) (username, secret string, err error)
+	credentials func(ctx context.Context, image, host string, attempt int) (username, secret string, err error)
 }
 
 // criProgressEvery is how often ingests are looked at.
@@ -60,7 +60,7 @@ func (e criEngine) pull(ctx context.Context, p *pull) error {
 func (e criEngine) ask(ctx context.Context, p *pull, parts []part) error {
 	request := &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: p.name}}
 	if e.credentials != nil {
-		username, secret, err := e.credentials(ctx, p.name, "", false)
+		username, secret, err := e.credentials(ctx, p.name, "", 0)
 		if err != nil {
 			p.node.log.Error(err, "credentials are not known; trying without", "image", p.name)
 		}

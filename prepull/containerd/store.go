@@ -43,7 +43,7 @@ type Config struct {
 	// Snapshotter that images are unpacked into, AutoSnapshotter when empty.
 	Snapshotter string
 	// Credentials for registries; nil is anonymous. See registry credentials in package credentials.
-	Credentials func(ctx context.Context, image, host string, fresh bool) (username, secret string, err error)
+	Credentials func(ctx context.Context, image, host string, attempt int) (username, secret string, err error)
 	// Rewrites fetch images from elsewhere and store them under the name that pods use. The first that fits counts.
 	Rewrites []Rewrite
 	// MaxConcurrentDownloads is how many ranges are fetched or in memory at once and ChunkSize their size in bytes; the

@@ -65,7 +65,7 @@ func TestProviderIsAskedByTheKubeletsProtocol(t *testing.T) {
 	keyring, err := credentials.New(credentials.Config{ProviderConfig: writeConfig(t, dir, `"*.dkr.ecr.*.amazonaws.com"`), ProviderBinDir: dir, DockerConfigs: []string{}, Log: logr.Discard()})
 	require.NoError(t, err)
 	const host = "1111.dkr.ecr.eu-west-1.amazonaws.com"
-	username, secret, err := keyring.Lookup(t.Context(), host+"/team/app:v1", host, false)
+	username, secret, err := keyring.Lookup(t.Context(), host+"/team/app:v1", host, 0)
 	require.NoError(t, err)
 	require.Equal(t, "AWS", username)
 	require.Equal(t, hush, secret)
@@ -74,17 +74,17 @@ func TestProviderIsAskedByTheKubeletsProtocol(t *testing.T) {
 	require.JSONEq(t, `{"kind":"CredentialProviderRequest","apiVersion":"credentialprovider.kubelet.k8s.io/v1","image":"`+host+`/team/app"}`, string(request))
 
 	for _, image := range []string{"/team/app@sha256:" + strings.Repeat("0", 64), "/other:v2", "/team/app"} {
-		_, _, err = keyring.Lookup(t.Context(), host+image, host, false)
+		_, _, err = keyring.Lookup(t.Context(), host+image, host, 0)
 		require.NoError(t, err)
 	}
 	require.Equal(t, 1, runs(t, dir), "one answer serves the registry")
-	_, _, err = keyring.Lookup(t.Context(), host+"/team/app", host, true)
+	_, _, err = keyring.Lookup(t.Context(), host+"/team/app", host, 1)
 	require.NoError(t, err)
 	require.Equal(t, 2, runs(t, dir), "fresh ones were asked for")
-	username, secret, err = keyring.Lookup(t.Context(), "quay.io/team/app", "quay.io", false)
+	username, secret, err = keyring.Lookup(t.Context(), "quay.io/team/app", "quay.io", 0)
 	require.NoError(t, err)
 	require.Empty(t, username+secret, "nobody's business")
-	username, secret, err = keyring.Lookup(t.Context(), host+"/team/app", "mirror.internal", false)
+	username, secret, err = keyring.Lookup(t.Context(), host+"/team/app", "mirror.internal", 0)
 	require.NoError(t, err)
 	require.Empty(t, username+secret, "a mirror never gets the registry's credentials")
 }
@@ -97,7 +97,7 @@ func TestProviderRunsOncePerRegistryAtATime(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			_, secret, err := keyring.Lookup(t.Context(), fmt.Sprintf("registry.example/app%d:v1", i), "registry.example", false)
+			_, secret, err := keyring.Lookup(t.Context(), fmt.Sprintf("registry.example/app%d:v1", i), "registry.example", 0)
 			if err != nil || secret != hush {
 				t.Errorf("lookup %d: %q, %v", i, secret, err)
 			}
@@ -108,7 +108,7 @@ func TestProviderRunsOncePerRegistryAtATime(t *testing.T) {
 
 	for i := range 8 { // a registry has refused what eight images had of it
 		wg.Go(func() {
-			if _, _, err := keyring.Lookup(t.Context(), fmt.Sprintf("registry.example/app%d:v1", i), "registry.example", true); err != nil {
+			if _, _, err := keyring.Lookup(t.Context(), fmt.Sprintf("registry.example/app%d:v1", i), "registry.example", 1); err != nil {
 				t.Error(err)
 			}
 		})
@@ -133,7 +133,7 @@ func TestFailuresNeverShowSecrets(t *testing.T) {
 			log := funcr.New(func(prefix, args string) { logged.WriteString(prefix + args) }, funcr.Options{Verbosity: 5})
 			keyring, err := credentials.New(credentials.Config{ProviderConfig: writeConfig(t, dir, "registry.example"), ProviderBinDir: dir, DockerConfigs: []string{}, Log: log})
 			require.NoError(t, err)
-			_, _, err = keyring.Lookup(t.Context(), "registry.example/app", "registry.example", false)
+			_, _, err = keyring.Lookup(t.Context(), "registry.example/app", "registry.example", 0)
 			require.ErrorContains(t, err, "provider")
 			require.NotContains(t, err.Error(), hush)
 			require.NotContains(t, logged.String(), hush)
@@ -165,11 +165,28 @@ func TestDockerConfigs(t *testing.T) {
 		"without a host it is the image's": {"quay.io/team/app", "", "team", hush},
 	} {
 		t.Run(name, func(t *testing.T) {
-			user, secret, err := keyring.Lookup(t.Context(), tc.image, tc.host, false)
+			user, secret, err := keyring.Lookup(t.Context(), tc.image, tc.host, 0)
 			require.NoError(t, err)
 			require.Equal(t, tc.user, user)
 			require.Equal(t, tc.secret, secret)
 		})
+	}
+}
+
+// TestNextCredentials come in the kubelet's order, each once, and then there are none.
+func TestNextCredentials(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first.json"), filepath.Join(dir, "second.json")
+	require.NoError(t, os.WriteFile(first, fmt.Appendf(nil, `{"auths":{"quay.io":{"username":"host","password":%[1]q},
+		"quay.io/team":{"username":"team","password":%[1]q},"*.io":{"username":"glob","password":%[1]q},"ghcr.io":{"username":"other","password":%[1]q}}}`, hush), 0o600))
+	require.NoError(t, os.WriteFile(second, fmt.Appendf(nil, `{"auths":{"quay.io/team":{"username":"team","password":%[1]q},"quay.io":{"username":"last","password":%[1]q}}}`, hush), 0o600))
+	keyring, err := credentials.New(credentials.Config{DockerConfigs: []string{first, second}, Log: logr.Discard()})
+	require.NoError(t, err)
+	for attempt, want := range []string{"team", "team", "host", "glob", "last", "", ""} {
+		user, secret, err := keyring.Lookup(t.Context(), "quay.io/team/app:v1", "quay.io", attempt)
+		require.NoError(t, err)
+		require.Equal(t, want, user, attempt)
+		require.Equal(t, want != "", secret != "", attempt)
 	}
 }
 

@@ -78,11 +78,14 @@ func New(cfg Config) (*Keyring, error) {
 // Lookup returns what to log in with at host for an image, which is a normalised name with or without tag and digest;
 // two empty strings where nothing is known, which is to pull anonymously. host is the one that is talked to: where it is
 // a mirror of the image's registry, only credentials for the mirror are returned, never those for the registry behind
-// it. fresh passes by the cache, because a registry has just refused what was in it.
+// it.
+//
+// attempt 0 returns the best that is known. The registry has refused what the attempts before returned: 1 returns the best
+// again and passes by the cache; 2 and more return the next ones that fit, in the order in which a kubelet tries them.
 //
 // A provider that fails is logged and passed by, as the kubelet does; its error is returned only when nothing else is
 // found.
-func (k *Keyring) Lookup(ctx context.Context, image, host string, fresh bool) (username, secret string, err error) {
+func (k *Keyring) Lookup(ctx context.Context, image, host string, attempt int) (username, secret string, err error) {
 	image = repositoryAt(image, host)
 	merged := entries{}
 	var errs []error
@@ -90,7 +93,7 @@ func (k *Keyring) Lookup(ctx context.Context, image, host string, fresh bool) (u
 		if !p.allows(image) {
 			continue
 		}
-		found, err := p.provide(ctx, image, fresh)
+		found, err := p.provide(ctx, image, attempt == 1)
 		if err != nil {
 			k.log.Error(err, "credential provider failed", "provider", p.name, "image", image)
 			errs = append(errs, err)
@@ -98,20 +101,34 @@ func (k *Keyring) Lookup(ctx context.Context, image, host string, fresh bool) (u
 		}
 		merged.merge(found)
 	}
-	if e, ok := merged.find(image); ok {
-		return e.username, e.secret, nil
-	}
+	fitting := merged.find(image)
 	for _, f := range k.docker {
 		found, err := f.read()
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if e, ok := found.find(image); ok {
-			return e.username, e.secret, nil
-		}
+		fitting = append(fitting, found.find(image)...)
+	}
+	fitting = distinct(fitting)
+	if n := max(0, attempt-1); n < len(fitting) {
+		return fitting[n].username, fitting[n].secret, nil
+	}
+	if len(fitting) > 0 {
+		return "", "", nil // all have been tried
 	}
 	return "", "", errors.Join(errs...)
+}
+
+// distinct keeps the first of equal entries: what was refused once need not be tried again.
+func distinct(all []entry) []entry {
+	var kept []entry
+	for _, e := range all {
+		if !slices.Contains(kept, e) {
+			kept = append(kept, e)
+		}
+	}
+	return kept
 }
 
 // repositoryAt is the name to look up: the image's repository as it is called at the host.
@@ -141,28 +158,32 @@ func (e entries) merge(more entries) {
 	}
 }
 
-// find returns the entry whose pattern fits best: like the kubelet, it tries patterns in reverse order of their text, so
-// that a longer path comes before the shorter that it begins with.
-func (e entries) find(image string) (entry, bool) {
+// find returns the entries whose patterns fit, best first: like the kubelet, it tries patterns in reverse order of their
+// text, so that a longer path comes before the shorter that it begins with.
+func (e entries) find(image string) []entry {
 	patterns := make([]string, 0, len(e))
 	for pattern := range e {
 		patterns = append(patterns, pattern)
 	}
 	slices.Sort(patterns)
 	slices.Reverse(patterns)
+	var fitting []entry
 	for _, pattern := range patterns {
 		if matches(pattern, image) {
-			return e[pattern], true
+			fitting = append(fitting, e[pattern])
 		}
+	}
+	if len(fitting) > 0 {
+		return fitting
 	}
 	if domain, _, _ := strings.Cut(image, "/"); isDockerHub(domain) {
 		for _, alias := range dockerHubAliases {
 			if one, ok := e[alias]; ok {
-				return one, true
+				fitting = append(fitting, one)
 			}
 		}
 	}
-	return entry{}, false
+	return fitting
 }
 
 // String keeps credentials out of every log.

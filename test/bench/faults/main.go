@@ -57,7 +57,7 @@ func main() {
 
 // pull is the agent: it tries until the image is there or cannot be.
 func (w worker) pull(ctx context.Context, ref string) error {
-	login := func(context.Context, string, string, bool) (string, string, error) { return "user", "secret", nil }
+	login := func(context.Context, string, string, int) (string, string, error) { return "user", "secret", nil }
 	store, err := containerd.New(containerd.Config{
 		Address: w.address, Engines: []string{containerd.EngineDirect}, Credentials: login, MinFreeBytes: w.minFree,
 		ChunkSize: rangeBytes, Log: logr.Discard(),

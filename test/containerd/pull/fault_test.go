@@ -101,7 +101,7 @@ func TestFaults(t *testing.T) {
 			for _, f := range tc.faults {
 				t.Cleanup(reg.Proxy.Inject(f))
 			}
-			login := func(context.Context, string, string, bool) (string, string, error) { return "user", "secret", nil }
+			login := func(context.Context, string, string, int) (string, string, error) { return "user", "secret", nil }
 			store := newStore(t, ctd, func(c *containerd.Config) { c.ChunkSize, c.Credentials = chunk, login }, containerd.EngineDirect)
 			status := pull(t, store, prepull.Image{Ref: ref})
 			require.Equal(t, prepull.StateWarm, status.State, status.Error)

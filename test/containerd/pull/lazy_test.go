@@ -228,7 +228,7 @@ func TestLazyPrivateImage(t *testing.T) {
 	img := pushIndexed(t, reg)
 	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg, SOCI: &testenv.SOCIConfig{NoBackgroundFetch: true}})
 	store := newStore(t, ctd, func(cfg *containerd.Config) {
-		cfg.Credentials = func(context.Context, string, string, bool) (string, string, error) { return "user", "secret", nil }
+		cfg.Credentials = func(context.Context, string, string, int) (string, string, error) { return "user", "secret", nil }
 	}, containerd.EngineLazy)
 	status := pull(t, store, prepull.Image{Ref: img.ref, Mode: prepull.ModeAuto})
 	require.Equal(t, prepull.StateLazy, status.State, status.Error)

@@ -30,9 +30,10 @@ const maxIdleConns = 64
 // a changed hosts.toml must count without a restart.
 const repositoryTTL = 10 * time.Minute
 
-// Credentials returns what to log in with at a registry host for an image name; "", "" is anonymous. fresh asks for
-// credentials that were not cached, because the registry has just refused those.
-type Credentials func(ctx context.Context, image, host string, fresh bool) (username, secret string, err error)
+// Credentials returns what to log in with at a registry host for an image name; "", "" is anonymous. attempt 0 asks for
+// the best that is known. The registry has refused what the attempts before brought: 1 asks for the best again, and not
+// from a cache; 2 and more ask for the next ones that fit, and "", "" says that there is none.
+type Credentials func(ctx context.Context, image, host string, attempt int) (username, secret string, err error)
 
 // Config is what a Client needs. Everything has a default.
 type Config struct {
@@ -130,9 +131,12 @@ func (c *Client) open(ctx context.Context, spec reference.Spec) (*Repository, er
 	return r, nil
 }
 
-// hosts reads hosts.toml as the CRI does, with a transport made for many ranges at once. With fresh, log-ins use
-// credentials that were looked up past every cache.
-func (c *Client) hosts(ctx context.Context, image string, fresh *freshLogins) docker.RegistryHosts {
+// login is what to log in with at one host.
+type login struct{ host, username, secret string }
+
+// hosts reads hosts.toml as the CRI does, with a transport made for many ranges at once. chosen, if any, is what to log in
+// with at its host.
+func (c *Client) hosts(ctx context.Context, image string, chosen *login) docker.RegistryHosts {
 	options := config.HostOptions{
 		HostDir: hostDir(c.cfg.HostDirs),
 		UpdateClient: func(client *http.Client) error {
@@ -147,15 +151,23 @@ func (c *Client) hosts(ctx context.Context, image string, fresh *freshLogins) do
 	}
 	if c.cfg.Credentials != nil {
 		options.Credentials = func(host string) (string, string, error) {
-			lookup, cancel := context.WithTimeout(context.WithoutCancel(ctx), credentialsTimeout)
-			defer cancel()
-			if fresh != nil {
-				return fresh.get(host, func() (string, string, error) { return c.cfg.Credentials(lookup, image, host, true) })
+			if chosen != nil && chosen.host == host {
+				return chosen.username, chosen.secret, nil
 			}
-			return c.cfg.Credentials(lookup, image, host, false)
+			return c.lookUp(context.WithoutCancel(ctx), image, host, 0)
 		}
 	}
 	return config.ConfigureHosts(ctx, options)
+}
+
+// lookUp asks for credentials.
+func (c *Client) lookUp(ctx context.Context, image, host string, attempt int) (username, secret string, err error) {
+	if c.cfg.Credentials == nil {
+		return "", "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, credentialsTimeout)
+	defer cancel()
+	return c.cfg.Credentials(ctx, image, host, attempt)
 }
 
 // credentialsTimeout bounds one look-up; the kubelet gives a credential provider one minute.
@@ -177,29 +189,3 @@ func hostDir(roots []string) func(string) (string, error) {
 
 // SplitHostDirs splits the CRI's config_path, which is a list of folders.
 func SplitHostDirs(configPath string) []string { return filepath.SplitList(configPath) }
-
-// freshLogins looks credentials up once a host and keeps them: of ranges that are refused together each logs in again,
-// and all must get what the first got, not what a cache still has.
-type freshLogins struct {
-	mu   sync.Mutex
-	have map[string]login
-}
-
-type login struct{ username, secret string }
-
-func (f *freshLogins) get(host string, lookUp func() (username, secret string, err error)) (username, secret string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if l, known := f.have[host]; known {
-		return l.username, l.secret, nil
-	}
-	username, secret, err = lookUp()
-	if err != nil {
-		return "", "", err
-	}
-	if f.have == nil {
-		f.have = map[string]login{}
-	}
-	f.have[host] = login{username, secret}
-	return username, secret, nil
-}

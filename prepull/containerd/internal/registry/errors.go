@@ -16,7 +16,7 @@ import (
 var (
 	// ErrNotFound: no host has it.
 	ErrNotFound = errors.New("not found")
-	// ErrUnauthorized: refused with fresh credentials as well.
+	// ErrUnauthorized: refused with fresh credentials, and with all others that fit, as well.
 	ErrUnauthorized = errors.New("not authorized")
 	// ErrRefused: the registry understood the request and will never serve it.
 	ErrRefused = errors.New("refused")

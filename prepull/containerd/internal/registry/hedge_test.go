@@ -110,8 +110,8 @@ func TestRangesThatAreRefusedTogetherLogInOnce(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	}
-	lookup := func(_ context.Context, _, _ string, isFresh bool) (string, string, error) {
-		if isFresh {
+	lookup := func(_ context.Context, _, _ string, attempt int) (string, string, error) {
+		if attempt > 0 {
 			fresh.Add(1)
 			return "user", "new", nil
 		}

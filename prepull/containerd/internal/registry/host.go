@@ -41,6 +41,8 @@ type host struct {
 
 	mu       sync.Mutex // guards the fields below, and Authorizer
 	failures int
+	// logins counts the other credentials that were tried since the host last served something.
+	logins   int
 	restTill time.Time
 	// corruptTill is how long it is left alone whatever happens: what it served was corrupt.
 	corruptTill time.Time
@@ -66,6 +68,9 @@ func (h *host) trusted(now time.Time) bool {
 func (h *host) record(err error, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err == nil {
+		h.logins = 0
+	}
 	if err == nil || errors.Is(err, context.Canceled) || Terminal(err) {
 		h.failures = 0
 		return
@@ -74,6 +79,21 @@ func (h *host) record(err error, now time.Time) {
 	if h.failures >= breakerFailures {
 		h.failures, h.restTill = 0, now.Add(breakerRest)
 	}
+}
+
+// nextLogin counts one more attempt at other credentials.
+func (h *host) nextLogin() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.logins++
+	return h.logins
+}
+
+// noLogin says that no credentials are left to try: the next refusal begins with the best again.
+func (h *host) noLogin() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.logins = 0
 }
 
 // rest leaves the host alone for as long as it has asked for.

@@ -226,7 +226,7 @@ const rangeAttempts = 7
 
 func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 	h := t.host
-	refreshed := false
+	logins := 0
 	for failures := 0; ; {
 		auth := h.authorizer()
 		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:]}
@@ -242,9 +242,9 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 		switch {
 		case Terminal(err) && redirect != "":
 			rd.dropRedirect(redirect) // a signed URL has expired: ask the registry again
-		case errors.Is(err, ErrUnauthorized) && !refreshed:
-			refreshed = true
-			if err := rd.repo.refresh(rd.ctx, h, auth); err != nil {
+		case errors.Is(err, ErrUnauthorized) && logins < maxLogins:
+			logins++
+			if err := rd.repo.logInAgain(rd.ctx, h, auth, err); err != nil {
 				return err
 			}
 			continue

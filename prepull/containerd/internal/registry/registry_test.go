@@ -317,15 +317,18 @@ func TestCredentialsAreRefreshedOnce(t *testing.T) {
 	}
 	var fresh atomic.Int64
 	secret := "new"
-	lookup := func(_ context.Context, image, host string, isFresh bool) (string, string, error) {
+	lookup := func(_ context.Context, image, host string, attempt int) (string, string, error) {
 		if image != f.host()+"/team/app" || host != f.host() {
 			return "", "", fmt.Errorf("asked for %s at %s", image, host)
 		}
-		if isFresh {
+		switch attempt {
+		case 0:
+			return "user", "old", nil
+		case 1:
 			fresh.Add(1)
 			return "user", secret, nil
 		}
-		return "user", "old", nil
+		return "", "", nil // no others fit
 	}
 	got, err := read(t, client(t, func(c *registry.Config) { c.Credentials, c.Connections = lookup, 1 }), f.host()+"/team/app:v1", desc, registry.ReadOptions{})
 	require.NoError(t, err)
@@ -337,6 +340,57 @@ func TestCredentialsAreRefreshedOnce(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrUnauthorized)
 	require.NotContains(t, err.Error(), secret)
 	require.Equal(t, int64(1), fresh.Load(), "once, and then it is final")
+}
+
+// TestTheNextCredentialsAreTried when those that fit best are refused, as the kubelet does, but not for ever.
+func TestTheNextCredentialsAreTried(t *testing.T) {
+	for name, status := range map[string]int{"not logged in": http.StatusUnauthorized, "forbidden": http.StatusForbidden} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			data := noise(t, 8*chunk)
+			desc := f.blob(data)
+			var seen sync.Map
+			var right atomic.Value
+			right.Store("third")
+			f.meddle = func(w http.ResponseWriter, r *http.Request) bool {
+				_, secret, known := r.BasicAuth()
+				if secret == right.Load() {
+					return false
+				}
+				seen.Store(secret, true)
+				w.Header().Set("Www-Authenticate", `Basic realm="registry"`)
+				if known {
+					w.WriteHeader(status)
+				} else {
+					w.WriteHeader(http.StatusUnauthorized)
+				}
+				return true
+			}
+			var lookups atomic.Int64
+			known := []string{"first", "first", "second", "third", "fourth", "fifth", "sixth"}
+			lookup := func(_ context.Context, _, _ string, attempt int) (string, string, error) {
+				if attempt > 0 {
+					lookups.Add(1)
+				}
+				return "user", known[attempt], nil
+			}
+			ref := f.host() + "/team/app:v1"
+			got, err := read(t, client(t, func(c *registry.Config) { c.Credentials, c.Connections = lookup, 4 }), ref, desc, registry.ReadOptions{})
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(data, got))
+			for _, secret := range []string{"first", "second"} {
+				_, tried := seen.Load(secret)
+				require.True(t, tried, secret)
+			}
+
+			right.Store("sixth")
+			lookups.Store(0)
+			desc = f.blob(noise(t, chunk))
+			_, err = read(t, client(t, func(c *registry.Config) { c.Credentials, c.Connections = lookup, 1 }), ref, desc, registry.ReadOptions{})
+			require.ErrorIs(t, err, registry.ErrUnauthorized)
+			require.Equal(t, int64(4), lookups.Load(), "the best anew, and three others")
+		})
+	}
 }
 
 // hostsTOML writes a hosts.toml for a registry into a new folder and returns the folder.

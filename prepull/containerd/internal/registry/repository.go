@@ -171,7 +171,7 @@ func (r *Repository) try(ctx context.Context, capability docker.HostCapabilities
 }
 
 func (r *Repository) tryHost(ctx context.Context, t turn, request func() error) error {
-	refreshed := false
+	logins := 0
 	for failures := 1; ; failures++ {
 		auth := t.host.authorizer()
 		err := request()
@@ -179,9 +179,9 @@ func (r *Repository) tryHost(ctx context.Context, t turn, request func() error) 
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err
-		case errors.Is(err, ErrUnauthorized) && !refreshed:
-			refreshed = true
-			if err := r.refresh(ctx, t.host, auth); err != nil {
+		case errors.Is(err, ErrUnauthorized) && logins < maxLogins:
+			logins++
+			if err := r.logInAgain(ctx, t.host, auth, err); err != nil {
 				return err
 			}
 			continue
@@ -194,15 +194,33 @@ func (r *Repository) tryHost(ctx context.Context, t turn, request func() error) 
 	}
 }
 
-// refresh replaces the tokens of a host by such that are made with fresh credentials, unless somebody has done so since
-// the refused ones were used: sixteen ranges that are refused together are one new log-in.
-func (r *Repository) refresh(ctx context.Context, h *host, refused docker.Authorizer) error {
+// maxLogins is how often a request that a host refuses is made again with other credentials: the best anew, and the next
+// three that fit.
+const maxLogins = 4
+
+// logInAgain replaces the tokens of a host by such that are made with other credentials, unless somebody has done so since
+// the refused ones were used: sixteen ranges that are refused together are one new log-in. As the kubelet does, it goes
+// through all that fit the image; when there is no other, refusal is what it returns.
+func (r *Repository) logInAgain(ctx context.Context, h *host, refused docker.Authorizer, refusal error) error {
 	r.refreshing.Lock()
 	defer r.refreshing.Unlock()
 	if h.authorizer() != refused {
 		return nil
 	}
-	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, &freshLogins{})(r.domain)
+	attempt := h.nextLogin()
+	if attempt > maxLogins {
+		h.noLogin()
+		return refusal
+	}
+	username, secret, err := r.client.lookUp(ctx, r.spec.Locator, h.Host, attempt)
+	if err != nil {
+		return fmt.Errorf("%w (look for other credentials: %w)", refusal, err)
+	}
+	if attempt > 1 && username == "" && secret == "" {
+		h.noLogin()
+		return refusal
+	}
+	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, &login{host: h.Host, username: username, secret: secret})(r.domain)
 	if err != nil {
 		return fmt.Errorf("read the registry hosts of %s: %w", r.domain, err)
 	}
