@@ -39,7 +39,7 @@ const (
 // thing when the thing changes.
 type Dependency struct {
 	Kind Kind
-	// Type is "apiVersion/Kind" of a KindObject, else empty.
+	// Type is "apiVersion/Kind" of a KindObject and the gate of a KindGang, else empty.
 	Type string
 	// Namespace is empty for things that have none. For a KindObject it is the pod's, even if the kind turns out to have none.
 	Namespace string
@@ -49,7 +49,7 @@ type Dependency struct {
 // String names the dependency for a person: "ConfigMap shop/flags".
 func (d Dependency) String() string {
 	kind := string(d.Kind)
-	if d.Type != "" {
+	if d.Kind == KindObject {
 		kind = d.Type
 	}
 	if d.Namespace == "" {

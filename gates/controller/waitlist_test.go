@@ -286,6 +286,32 @@ func TestAMemberPastTheGateTakesTheOthersAlong(t *testing.T) {
 	require.Equal(t, []string{gateA}, lifts(w.decideAt(b, 0)))
 }
 
+func TestAGangOfTwoGatesLosesEachForItsOwnReasons(t *testing.T) {
+	gang := v1alpha1.Requirement{Gang: &v1alpha1.GangRequirement{Label: "job", Size: 2}}
+	w := newWorld(t, compile(t, gateA, v1alpha1.PlacementNone, gang), compile(t, gateB, v1alpha1.PlacementNone, gang, references()))
+	w.warmNode("n1", "4")
+	keys := make([]types.NamespacedName, 0, 2)
+	for _, name := range []string{"m1", "m2"} {
+		p := object(name, "flags", gateA, gateB)
+		p.Labels = map[string]string{"job": "j1"}
+		keys = append(keys, w.put(p))
+	}
+	first := w.decideAt(keys[0], 0)
+	require.Len(t, first.unknown, 2, "the API server is asked for each gate")
+	for _, q := range first.unknown {
+		w.gangPast(q.gang, false)
+	}
+	require.Equal(t, []string{gateA}, lifts(w.decideAt(keys[0], 0)), "flags are missing for the other")
+	require.Equal(t, []string{gateA}, lifts(w.decideAt(keys[1], 0)))
+	seen := object("m1", "flags", gateB)
+	seen.Labels = map[string]string{"job": "j1"}
+	w.put(seen)
+	require.Empty(t, lifts(w.decideAt(keys[0], 0)), "that a member is past one gate says nothing of the other")
+	require.Empty(t, lifts(w.decideAt(keys[1], 0)))
+	w.there["flags"] = true
+	require.Equal(t, []string{gateB}, lifts(w.decideAt(keys[1], 0)))
+}
+
 func TestCountsAreOfThisVeryPod(t *testing.T) {
 	w := newWorld(t, compile(t, gateA, v1alpha1.PlacementNone, references()))
 	older := object("older", "x", gateA)
