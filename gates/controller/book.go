@@ -40,8 +40,13 @@ type book struct {
 	totals   map[types.UID]*total
 }
 
-// total counts lifts since the policy was made. It begins with what the status says.
+// total counts lifts since the policy was made.
 type total struct{ lifted, deadline int64 }
+
+// follow takes over what the status says: a standby counts on where its leader stopped. The leader itself is never behind.
+func (t *total) follow(status *v1alpha1.GatePolicyStatus) {
+	t.lifted, t.deadline = max(t.lifted, status.LiftedTotal), max(t.deadline, status.DeadlineTotal)
+}
 
 func newBook(c client.Client, list *waitlist, e *events, m *gateMetrics, log logr.Logger) *book {
 	e.stillWaiting = list.stillWaiting
@@ -60,12 +65,13 @@ func (b *book) set(policy *v1alpha1.GatePolicy) (inForce map[string]*gates.Polic
 	defer b.mu.Unlock()
 	old := b.policies[policy.UID]
 	b.policies[policy.UID] = policy
+	if old == nil {
+		b.totals[policy.UID] = &total{}
+		b.metrics.begin(policy.Name)
+	}
+	b.totals[policy.UID].follow(&policy.Status)
 	if old != nil && old.Generation == policy.Generation {
 		return nil, false
-	}
-	if old == nil {
-		b.totals[policy.UID] = &total{lifted: policy.Status.LiftedTotal, deadline: policy.Status.DeadlineTotal}
-		b.metrics.begin(policy.Name)
 	}
 	return b.judge(), true
 }

@@ -101,7 +101,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	warmStandby := true
 	ctl, err := controller.New(Name, mgr, controller.Options{
-		Reconciler: r, MaxConcurrentReconciles: cfg.Writers, EnableWarmup: &warmStandby,
+		Reconciler: r, MaxConcurrentReconciles: cfg.Writers, EnableWarmup: &warmStandby, RateLimiter: retries(),
 	})
 	if err != nil {
 		return fmt.Errorf("make controller: %w", err)
