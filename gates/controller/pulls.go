@@ -97,7 +97,9 @@ func (p *pulls) existing(ctx context.Context) ([]prepullv1alpha1.PrepullPolicy, 
 		if err != nil && !meta.IsNoMatchError(err) {
 			return nil, fmt.Errorf("list PrepullPolicies: %w", err)
 		}
-		p.live = nil
+		if len(list.Items) == 0 {
+			p.live = nil
+		}
 	}
 	if !p.watching && len(list.Items) == 0 && len(p.waitlist.pullWishes(nil)) == 0 {
 		return nil, nil
@@ -110,7 +112,7 @@ func (p *pulls) existing(ctx context.Context) ([]prepullv1alpha1.PrepullPolicy, 
 		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{DeleteFunc: func(any) { p.bell.ring() }}); err != nil {
 			return nil, fmt.Errorf("watch PrepullPolicies: %w", err)
 		}
-		p.watching = true
+		p.watching, p.live = true, nil
 	}
 	if err := p.client.List(ctx, &list, ours); err != nil {
 		return nil, fmt.Errorf("list PrepullPolicies: %w", err)
