@@ -85,7 +85,13 @@ func inventory(images []prepull.ImageStatus) prepull.Inventory {
 			continue
 		}
 		out.Snapshotter = cmp.Or(out.Snapshotter, image.Snapshotter)
+		out.Runtime = cmp.Or(out.Runtime, image.Runtime)
+		if image.Engine != "" && !slices.Contains(out.Engines, image.Engine) {
+			out.Engines = append(out.Engines, image.Engine)
+		}
 	}
+	slices.Sort(out.Engines)
+	out.Runtime = oneMessage(out.Runtime)
 	return out
 }
 

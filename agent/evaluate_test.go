@@ -75,6 +75,22 @@ func TestInventoryListsWhatIsWarmMostImportantFirst(t *testing.T) {
 	require.Len(t, got.Lazy, 1)
 }
 
+func TestInventorySaysHowImagesCame(t *testing.T) {
+	pulled := func(name, engine, runtime string, state prepull.State) prepull.ImageStatus {
+		s := image(name, 1, false, state, "")
+		s.Engine, s.Runtime, s.Snapshotter = engine, runtime, "soci"
+		return s
+	}
+	got := inventory([]prepull.ImageStatus{
+		pulled("a", "", "", prepull.StateWarm), pulled("b", "lazy", "containerd 2.2.4", prepull.StateLazy), pulled("c", "direct", "containerd 2.2.4", prepull.StateWarm),
+		pulled("d", "direct", "containerd 2.2.4", prepull.StateWarm), pulled("e", "cri", "containerd 2.2.4", prepull.StatePulling),
+	})
+	require.Equal(t, []string{"direct", "lazy"}, got.Engines)
+	require.Equal(t, "containerd 2.2.4", got.Runtime)
+	require.Equal(t, "soci", got.Snapshotter)
+	require.Less(t, len(inventory([]prepull.ImageStatus{pulled("a", "direct", strings.Repeat("x", 1<<20), prepull.StateWarm)}).Runtime), 1024)
+}
+
 func TestMetricsFollowTheConventions(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	newMetrics(registry)

@@ -106,7 +106,7 @@ func (p *Puller) attempt(ctx context.Context, pl *pull) (ImageStatus, follower, 
 	p.mu.Unlock()
 	var counted int64
 	apply := func(s *ImageStatus, pr Progress) {
-		s.Digest, s.Engine, s.Snapshotter, s.PassedOver = pr.Digest, pr.Engine, pr.Snapshotter, pr.PassedOver
+		s.Digest, s.Engine, s.Snapshotter, s.Runtime, s.PassedOver = pr.Digest, pr.Engine, pr.Snapshotter, pr.Runtime, pr.PassedOver
 		s.FetchedBytes, s.DoneBytes, s.TotalBytes = fetchedBefore+pr.FetchedBytes, pr.DoneBytes, pr.TotalBytes
 		p.metrics.bytes.Add(float64(max(0, pr.FetchedBytes-counted)))
 		counted = max(counted, pr.FetchedBytes)

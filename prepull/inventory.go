@@ -15,11 +15,15 @@ const MaxInventoryBytes = 16 << 10
 const digestPrefixLen = 16
 
 // Inventory is what a node publishes of its warm images in the annotation headstart.dev/images. Its JSON form is
-// {"snapshotter":"overlayfs","warm":["<16 hex>=repo:tag", ...],"lazy":[...],"failed":[...],"more":N}; an image stands there once for
+// {"snapshotter":"overlayfs","runtime":"containerd 2.2.4","engines":["direct"],"warm":["<16 hex>=repo:tag", ...],"lazy":[...],"failed":[...],"more":N}; an image stands there once for
 // each name that the CRI knows it by, in order of priority, most important first.
 type Inventory struct {
 	// Snapshotter is the one in which the images are unpacked; the CRI's own.
 	Snapshotter string `json:"snapshotter,omitempty"`
+	// Runtime is the container runtime with its version; Engines are the ways in which these images were pulled, sorted.
+	// An image that was there already was not pulled.
+	Runtime string   `json:"runtime,omitempty"`
+	Engines []string `json:"engines,omitempty"`
 	// Warm lists images that are present, unpacked and complete.
 	Warm []InventoryImage `json:"warm,omitempty"`
 	// Lazy lists images whose content still comes over the network when it is read.

@@ -47,6 +47,8 @@ type ImageStatus struct {
 	PassedOver []PassedOver `json:"passedOver,omitempty"`
 	// Snapshotter is where it is unpacked.
 	Snapshotter string `json:"snapshotter,omitempty"`
+	// Runtime is the container runtime with its version, such as "containerd 2.2.4".
+	Runtime string `json:"runtime,omitempty"`
 	// FetchedBytes counts compressed bytes that came over the network for this image, retries included.
 	FetchedBytes int64 `json:"fetchedBytes"`
 	// DoneBytes and TotalBytes are compressed layer bytes that are ready on this node, of all that the image has. Of a

@@ -31,6 +31,8 @@ type Progress struct {
 	Digest string
 	// Engine and Snapshotter say how and where to, "" until they are chosen.
 	Engine, Snapshotter string
+	// Runtime is the container runtime with its version, such as "containerd 2.2.4".
+	Runtime string
 	// FetchedBytes came over the network; what is fetched twice counts twice.
 	FetchedBytes int64
 	// DoneBytes of TotalBytes are ready on the node.

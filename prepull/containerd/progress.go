@@ -43,8 +43,10 @@ func (p *progress) engine(name string) {
 	p.change(true, func(pr *prepull.Progress) { pr.Engine = name })
 }
 
-func (p *progress) into(snapshotter string) {
-	p.change(false, func(pr *prepull.Progress) { pr.Snapshotter = snapshotter })
+func (p *progress) into(found Discovery) {
+	p.change(false, func(pr *prepull.Progress) {
+		pr.Snapshotter, pr.Runtime = found.Snapshotter, "containerd "+found.Version
+	})
 }
 
 // again begins to count anew what is ready: all layers are looked at once more.

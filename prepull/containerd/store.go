@@ -205,7 +205,7 @@ func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull
 		return prepull.Result{Progress: p.progress.snapshot()}, classify(err)
 	}
 	p.node = n
-	p.progress.into(n.found.Snapshotter)
+	p.progress.into(n.found)
 	err = s.pull(n.context(ctx), p)
 	if err != nil {
 		s.forget(n, err)

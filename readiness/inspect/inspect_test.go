@@ -37,7 +37,7 @@ func node(name string, cni corev1.ConditionStatus, message string, taints ...cor
 	return corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, UID: "n-" + "1", Labels: map[string]string{"pool": "web"}, CreationTimestamp: metav1.NewTime(now.Add(-30 * time.Second)),
-			Annotations: map[string]string{readiness.AnnotationImages: `{"warm":["0123456789abcdef=a:1"]}`},
+			Annotations: map[string]string{readiness.AnnotationImages: `{"snapshotter":"overlayfs","runtime":"containerd 2.2.4","engines":["direct","lazy"],"warm":["0123456789abcdef=a:1"]}`},
 		},
 		Spec: corev1.NodeSpec{Taints: taints},
 		Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
@@ -68,13 +68,17 @@ func TestStatus(t *testing.T) {
 
 	out.Reset()
 	require.NoError(t, inspect.WriteNode(&out, &report[0], now))
-	for _, want := range []string{"rule headstart (native): Held", "on the node", "deadline  in 9m30s", "then Release", "example.com/mine:NoExecute belongs to no rule", "no conflist yet"} {
+	for _, want := range []string{
+		"rule headstart (native): Held", "on the node", "deadline  in 9m30s", "then Release", "example.com/mine:NoExecute belongs to no rule", "no conflist yet",
+		"images    1 warm, pulled by direct, lazy into overlayfs of containerd 2.2.4",
+	} {
 		require.Contains(t, out.String(), want)
 	}
 }
 
 func TestANodeCannotWriteToTheTerminal(t *testing.T) {
 	hostile := node("a", "False", "\x1b[2Jgone\nrule headstart: Released"+strings.Repeat("x", 10_000))
+	hostile.Annotations[readiness.AnnotationImages] = `{"snapshotter":"\u001b[2J","runtime":"` + strings.Repeat("y", 5000) + `","engines":["\nrule headstart: Released"` + strings.Repeat(`,"z"`, 500) + `]}`
 	report := inspect.Nodes([]corev1.Node{hostile}, []*readiness.Rule{rule(t)}, now)
 	var out strings.Builder
 	require.NoError(t, inspect.WriteStatus(&out, report, now))

@@ -43,6 +43,10 @@ type Images struct {
 	Warm  int  `json:"warm"`
 	Lazy  int  `json:"lazy,omitempty"`
 	More  int  `json:"more,omitempty"`
+	// Runtime, Snapshotter and Engines are what the agent chose to pull with; "" and none while it has pulled nothing.
+	Runtime     string   `json:"runtime,omitempty"`
+	Snapshotter string   `json:"snapshotter,omitempty"`
+	Engines     []string `json:"engines,omitempty"`
 }
 
 // StateNone is the state of a node that no rule governs.
@@ -101,8 +105,18 @@ func images(node *corev1.Node) Images {
 	if err != nil {
 		return Images{}
 	}
-	return Images{Known: true, Warm: len(inventory.Warm), Lazy: len(inventory.Lazy), More: inventory.More}
+	out := Images{
+		Known: true, Warm: len(inventory.Warm), Lazy: len(inventory.Lazy), More: inventory.More,
+		Runtime: clean(inventory.Runtime), Snapshotter: clean(inventory.Snapshotter),
+	}
+	for _, engine := range inventory.Engines[:min(len(inventory.Engines), maxEngines)] {
+		out.Engines = append(out.Engines, clean(engine))
+	}
+	return out
 }
+
+// maxEngines is more than there are.
+const maxEngines = 8
 
 // maxText bounds what is shown of a text that a node wrote.
 const maxText = 300

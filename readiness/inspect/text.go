@@ -146,6 +146,9 @@ func WriteNode(w io.Writer, n *Node, now time.Time) error {
 	for _, taint := range n.Taints {
 		fmt.Fprintf(&out, "\ntaint %s belongs to no rule: somebody else takes it off\n", taint)
 	}
+	if n.Images.Known {
+		fmt.Fprintf(&out, "\nimages    %s warm%s\n", n.Images.short(), n.Images.chosen())
+	}
 	if len(n.Conditions) == 0 {
 		out.WriteString("\nno agent has published anything on it\n")
 	}
@@ -154,6 +157,20 @@ func WriteNode(w io.Writer, n *Node, now time.Time) error {
 	}
 	_, err := io.WriteString(w, strings.TrimRight(out.String(), "\n")+"\n")
 	return err
+}
+
+// chosen says how images are pulled there: ", pulled by direct into overlayfs of containerd 2.2.4".
+func (i Images) chosen() string {
+	var out strings.Builder
+	for _, part := range []struct{ word, value string }{{" by ", strings.Join(i.Engines, ", ")}, {" into ", i.Snapshotter}, {" of ", i.Runtime}} {
+		if part.value != "" {
+			out.WriteString(part.word + part.value)
+		}
+	}
+	if out.Len() == 0 {
+		return ""
+	}
+	return ", pulled" + out.String()
 }
 
 // writeWarm says where the pod's images are.

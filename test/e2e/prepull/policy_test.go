@@ -319,6 +319,9 @@ func TestPolicyOnARealNode(t *testing.T) {
 	})
 	c.eventually("the policy's label leads here", func() bool { return c.labelled("web") })
 	require.True(t, c.criImage(v2).GetPinned(), "the kubelet's garbage collection leaves it alone")
+	require.Regexp(t, `^containerd \S*2\.`, c.inventory().Runtime)
+	require.Equal(t, "overlayfs", c.inventory().Snapshotter)
+	require.Contains(t, c.inventory().Engines, "direct")
 
 	// Somebody removes what the policy wants: the node says so, and has it back.
 	c.criRemove(lonely)
