@@ -184,22 +184,29 @@ func (e *directEngine) stage(ctx context.Context, p *pull, one part) error {
 		if err := p.node.roomFor(size); err != nil {
 			return err
 		}
-		err := e.unpack(ctx, p, one, rank, false)
-		if errors.Is(err, layer.ErrCorrupt) {
+		resumed, err := e.unpack(ctx, p, one, rank, false)
+		again := func(originOnly bool) {
 			p.node.log.Info("layer is fetched again", "image", p.name, "digest", p.resolved.Layers[one.index].Digest, "reason", err.Error())
-			err = e.unpack(ctx, p, one, rank, true)
+			_, err = e.unpack(ctx, p, one, rank, originOnly)
+		}
+		if errors.Is(err, layer.ErrCorrupt) && resumed {
+			again(false) // what was left may be to blame, and no registry
+		}
+		if errors.Is(err, layer.ErrCorrupt) {
+			again(true)
 		}
 		return err
 	})
 }
 
-// unpack fetches and unpacks one layer. What is half-made when it fails is removed.
-func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank tokens.Rank, originOnly bool) (err error) {
+// unpack fetches and unpacks one layer. Files that are half-made when it fails are removed. It reports whether it went on
+// with bytes that an earlier attempt had left.
+func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank tokens.Rank, originOnly bool) (resumed bool, err error) {
 	n := p.node
 	desc := p.resolved.Layers[one.index]
 	dir, err := n.staging.begin()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() {
 		if err != nil {
@@ -208,7 +215,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	}()
 	source, err := e.open(ctx, p, desc, rank, originOnly)
 	if err != nil {
-		return err
+		return false, err
 	}
 	consumed := &countingReader{Reader: source, count: p.progress.done}
 	result, err := layer.Unpack(ctx, dir.path, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, consumed,
@@ -221,12 +228,12 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	p.progress.stage("write", result.Write)
 	if err != nil {
 		p.progress.done(-consumed.bytes)
-		return err
+		return source.resumed(), err
 	}
 	if err := writeImplied(n.staging.path(one.key), result.Implied); err != nil {
-		return err
+		return false, err
 	}
-	return n.staging.finish(dir, one.key)
+	return false, n.staging.finish(dir, one.key)
 }
 
 // writeImplied notes a staged layer's implied directories, beside it, until the layers below are known.

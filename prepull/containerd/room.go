@@ -35,8 +35,17 @@ func asNoRoom(err error) error {
 	return fmt.Errorf("%w: %w", err, ErrNoRoom)
 }
 
-// roomFor reports ErrNoRoom when a layer of the given compressed size would leave less free than is to be kept.
+// roomFor reports ErrNoRoom when a layer of the given compressed size would leave less free than is to be kept. Bytes that
+// are kept for another attempt are given up before that.
 func (n *node) roomFor(compressed int64) error {
+	err := n.hasRoom(compressed)
+	if err != nil && n.staging != nil && n.staging.partials.drop() {
+		err = n.hasRoom(compressed)
+	}
+	return err
+}
+
+func (n *node) hasRoom(compressed int64) error {
 	if n.found.SnapshotterRoot == "" {
 		return nil // the snapshotter does not say where its files are
 	}

@@ -7,6 +7,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd/internal/layer"
 	"headstart.dev/prepull/containerd/internal/registry"
 	"headstart.dev/prepull/containerd/internal/tokens"
@@ -18,6 +19,7 @@ type source struct {
 	remote *registry.Reader // nil when the content store has the layer
 	local  io.Closer
 	blob   *blobWriter // nil unless the node keeps blobs and has not this one
+	kept   *partial    // nil where no bytes are kept for another attempt
 }
 
 func (e *directEngine) open(ctx context.Context, p *pull, desc ocispec.Descriptor, rank tokens.Rank, originOnly bool) (*source, error) {
@@ -39,7 +41,11 @@ func (e *directEngine) open(ctx context.Context, p *pull, desc ocispec.Descripto
 			return nil, err
 		}
 	}
-	s.remote = repo.Open(ctx, desc, registry.ReadOptions{Rank: rank, OriginOnly: originOnly, OnBytes: p.progress.fetched})
+	options := registry.ReadOptions{Rank: rank, OriginOnly: originOnly, OnBytes: p.progress.fetched}
+	if s.kept = n.staging.partials.open(desc, n.registry.Chunk(), n.hasRoom(desc.Size+desc.Size/2) == nil); s.kept != nil {
+		options.Partial = s.kept
+	}
+	s.remote = repo.Open(ctx, desc, options)
 	s.Reader = s.remote
 	if s.blob != nil {
 		s.Reader = io.TeeReader(s.remote, s.blob)
@@ -47,15 +53,19 @@ func (e *directEngine) open(ctx context.Context, p *pull, desc ocispec.Descripto
 	return s, nil
 }
 
+// resumed reports whether bytes of an earlier attempt were among those that were read.
+func (s *source) resumed() bool { return s.kept != nil && s.kept.found.Load() > 0 }
+
 // finish closes all, and keeps the blob when the layer went well.
 func (s *source) finish(ctx context.Context, err error) error {
 	if s.local != nil {
 		return s.local.Close()
 	}
-	if errors.Is(err, layer.ErrCorrupt) {
+	if errors.Is(err, layer.ErrCorrupt) && !s.resumed() {
 		s.remote.Quarantine()
 	}
 	closed := s.remote.Close()
+	s.kept.close(err != nil && !prepull.IsPermanent(classify(err)) && !errors.Is(asNoRoom(err), ErrNoRoom))
 	switch {
 	case s.blob == nil:
 	case err != nil:

@@ -23,6 +23,7 @@ const stagingName = "headstart-staging"
 //
 //	<root>/work-<random>/lock, <root>/work-<random>/<key>     in progress
 //	<root>/done-<boot>/<key>/                                 finished, on this boot
+//	<root>/partial-<boot>/                                    bytes of what is not, see partials
 //
 // Layers that were finished on an earlier boot are cleared: nothing says that their bytes reached the disk.
 type staging struct {
@@ -30,6 +31,8 @@ type staging struct {
 	work string
 	done string
 	lock *os.File
+
+	partials *partials
 
 	mu     sync.Mutex
 	serial int
@@ -43,8 +46,11 @@ func openStaging(snapshotterRoot string) (*staging, error) {
 	}
 	s := &staging{root: filepath.Join(snapshotterRoot, stagingName)}
 	s.done = filepath.Join(s.root, "done-"+strings.TrimSpace(string(boot)))
-	if err := os.MkdirAll(s.done, 0o700); err != nil {
-		return nil, fmt.Errorf("open the staging folder: %w", err)
+	s.partials = &partials{dir: filepath.Join(s.root, "partial-"+strings.TrimSpace(string(boot))), inUse: map[string]*partial{}}
+	for _, dir := range []string{s.done, s.partials.dir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open the staging folder: %w", err)
+		}
 	}
 	if err := s.clear(); err != nil {
 		return nil, fmt.Errorf("clear the staging folder: %w", err)
@@ -71,7 +77,7 @@ func (s *staging) clear() error {
 	for _, f := range all {
 		path := filepath.Join(s.root, f.Name())
 		switch {
-		case path == s.done:
+		case path == s.done, path == s.partials.dir:
 		case strings.HasPrefix(f.Name(), "work-"):
 			if abandoned(filepath.Join(path, "lock")) {
 				errs = append(errs, os.RemoveAll(path))
@@ -153,22 +159,25 @@ func (s *staging) has(key string) bool {
 	return err == nil && info.IsDir()
 }
 
-// sweep removes finished layers that nobody has come for: their image is wanted no longer, or never became complete.
+// sweep removes layers, finished or not, that nobody has come for: their image is wanted no longer, or never became
+// complete.
 func (s *staging) sweep(age time.Duration) error {
-	all, err := os.ReadDir(s.done)
-	if err != nil {
-		return fmt.Errorf("sweep the staging folder: %w", err)
-	}
 	var errs []error
-	for _, f := range all {
-		path := filepath.Join(s.done, f.Name())
-		var stat unix.Stat_t
-		if err := unix.Lstat(path, &stat); err != nil {
-			continue // a pull has just taken it
+	for _, dir := range []string{s.done, s.partials.dir} {
+		all, err := os.ReadDir(dir)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sweep the staging folder: %w", err))
 		}
-		// The time of its renaming: the other times are those of the layer.
-		if time.Since(time.Unix(stat.Ctim.Unix())) > age {
-			errs = append(errs, os.RemoveAll(path))
+		for _, f := range all {
+			path := filepath.Join(dir, f.Name())
+			var stat unix.Stat_t
+			if err := unix.Lstat(path, &stat); err != nil {
+				continue // a pull has just taken it
+			}
+			// The time of its renaming or of its last byte: the other times are those of the layer.
+			if time.Since(time.Unix(stat.Ctim.Unix())) > age {
+				errs = append(errs, os.RemoveAll(path))
+			}
 		}
 	}
 	return errors.Join(errs...)

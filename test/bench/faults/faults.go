@@ -53,7 +53,7 @@ func faults() []fault {
 		{name: "401 in mid-pull", bar: nothing, proxy: []faultproxy.Fault{{Times: 1, Status: http.StatusUnauthorized, Header: challenge}}},
 		{name: "403 in mid-pull", bar: nothing, proxy: []faultproxy.Fault{{Times: 1, Status: http.StatusForbidden}}},
 		{name: "corrupt bytes", bar: oneLayer, proxy: []faultproxy.Fault{{Times: 1, After: 1000, Corrupt: true}}},
-		{name: "the registry is away for 3 s", bar: ranges(16), run: registryAway},
+		{name: "the registry is away for 3 s", bar: oneRange, run: registryAway},
 		{name: "containerd is killed and comes back", bar: oneLayer, run: containerdKilled},
 		{name: "SIGKILL at 25%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.25)},
 		{name: "SIGKILL at 50%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.5)},
@@ -121,10 +121,12 @@ func killedAt(share float64) func(context.Context, *world) error {
 // did not have yet nothing says that their bytes reached the disk, so they must come again.
 func powerLoss(ctx context.Context, w *world) error {
 	err := errors.Join(kill(ctx, w, 0.75), w.ctd.Kill())
-	done, globErr := filepath.Glob(filepath.Join(w.staging(), "done-*"))
-	err = errors.Join(err, globErr)
-	for _, dir := range done {
-		err = errors.Join(err, os.Rename(dir, filepath.Join(w.staging(), "done-the-boot-before")))
+	for _, kind := range []string{"done", "partial"} {
+		dirs, globErr := filepath.Glob(filepath.Join(w.staging(), kind+"-*"))
+		err = errors.Join(err, globErr)
+		for _, dir := range dirs {
+			err = errors.Join(err, os.Rename(dir, filepath.Join(w.staging(), kind+"-the-boot-before")))
+		}
 	}
 	return errors.Join(err, w.ctd.Restart(ctx), w.agent(ctx).Run())
 }

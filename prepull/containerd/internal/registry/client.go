@@ -88,6 +88,9 @@ func New(cfg Config) *Client {
 	return c
 }
 
+// Chunk is the size of a range, in bytes.
+func (c *Client) Chunk() int { return c.cfg.Chunk }
+
 // Repository returns the repository of a normalised image name. It makes no request.
 func (c *Client) Repository(ctx context.Context, name string) (*Repository, error) {
 	spec, err := reference.Parse(name)

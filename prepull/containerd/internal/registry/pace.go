@@ -181,6 +181,7 @@ func (rd *Reader) fill(ctx context.Context, body io.ReadCloser, l *lane) error {
 		windowBytes += n
 		l.got.Store(int64(got))
 		cl.pace.got(time.Now(), n)
+		l.save(got)
 		if n > 0 && rd.options.OnBytes != nil {
 			rd.options.OnBytes(int64(n))
 		}

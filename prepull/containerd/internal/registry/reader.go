@@ -50,6 +50,17 @@ type ReadOptions struct {
 	OriginOnly bool
 	// OnBytes is told of every byte that came over the network, from many goroutines.
 	OnBytes func(n int64)
+	// Partial keeps what has come for another attempt; nil keeps nothing. It wants Offset to be 0.
+	Partial Partial
+}
+
+// Partial keeps the bytes of a blob that has not come as a whole. Its methods are called from many goroutines, for each
+// range from one.
+type Partial interface {
+	// Load fills data, which is the range at offset, with the bytes of its beginning that are kept, and returns how many.
+	Load(offset int64, data []byte) int
+	// Save takes the bytes of a range that follow those that it has.
+	Save(offset int64, data []byte)
 }
 
 // chunk is one range on its way.
@@ -211,6 +222,11 @@ func (rd *Reader) Quarantine() bool {
 // fetch fills one chunk, from host to host and with retries.
 func (rd *Reader) fetch(c *chunk) error {
 	got := 0
+	if rd.options.Partial != nil {
+		if got = rd.options.Partial.Load(c.offset, c.data); got == len(c.data) {
+			return nil
+		}
+	}
 	err := eachTurn(rd.ctx, rd.hosts, rangeAttempts, func(t turn) error {
 		return rd.fetchFrom(t, c, &got)
 	})
@@ -229,8 +245,9 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 	logins := 0
 	for failures := 0; ; {
 		auth := h.authorizer()
-		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:]}
+		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:], partial: rd.options.Partial}
 		redirect, err := rd.hedge(h, l, t.timeout)
+		l.save(int(l.got.Load())) // of a second request too
 		h.record(err, time.Now())
 		if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
 			return err
@@ -266,6 +283,17 @@ type lane struct {
 	offset int64 // of data within the blob
 	data   []byte
 	got    atomic.Int64 // how much of data has come
+
+	partial Partial // nil where nothing is kept
+	saved   int     // how much of data is
+}
+
+// save keeps what has come of data up to its byte end.
+func (l *lane) save(end int) {
+	if l.partial != nil && end > l.saved {
+		l.partial.Save(l.offset+int64(l.saved), l.data[l.saved:end])
+		l.saved = end
+	}
 }
 
 // request asks for a lane's bytes and reads them. It returns the redirect that it used again, "" when it asked the host

@@ -224,6 +224,74 @@ func TestReaderGoesOnWhereABodyBroke(t *testing.T) {
 	require.Equal(t, int64(len(data)), f.sent.Load(), "no byte twice")
 }
 
+// kept is a Partial in memory.
+type kept struct {
+	mu   sync.Mutex
+	data []byte
+	have map[int64]int // by the beginning of a range
+}
+
+func (k *kept) Load(offset int64, data []byte) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return copy(data, k.data[offset:offset+int64(k.have[offset])])
+}
+
+func (k *kept) Save(offset int64, data []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	start := offset / chunk * chunk
+	if start+int64(k.have[start]) != offset {
+		panic("bytes that do not follow those before")
+	}
+	k.have[start] += copy(k.data[offset:], data)
+}
+
+// What came before a Reader was closed, whole ranges and parts of them, is not asked for again.
+func TestReaderGoesOnWithWhatWasKept(t *testing.T) {
+	f := newFake(t)
+	data := noise(t, 6*chunk+100)
+	desc := f.blob(data)
+	var requests atomic.Int64
+	f.meddle = func(w http.ResponseWriter, r *http.Request) bool {
+		var first, last int
+		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err != nil || requests.Add(1) < 3 {
+			return false
+		}
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, len(data)))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = counting{w, &f.sent}.Write(data[first : first+50])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	k := &kept{data: make([]byte, len(data)), have: map[int64]int{}}
+	came := func() (n int64) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, have := range k.have {
+			n += int64(have)
+		}
+		return n
+	}
+	c := client(t, nil)
+	repo, err := c.Repository(t.Context(), f.host()+"/team/app:v1")
+	require.NoError(t, err)
+	r := repo.Open(t.Context(), desc, registry.ReadOptions{Partial: k})
+	require.Eventually(t, func() bool { return came() == 2*chunk+2*50 }, 10*time.Second, time.Millisecond, "two ranges, and of two more the beginning")
+	require.NoError(t, r.Close())
+	before := came()
+
+	f.meddle = nil
+	var counted atomic.Int64
+	got, err := read(t, c, f.host()+"/team/app:v1", desc, registry.ReadOptions{Partial: k, OnBytes: func(n int64) { counted.Add(n) }})
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(data, got))
+	require.Equal(t, int64(len(data)), f.sent.Load(), "no byte twice")
+	require.Equal(t, int64(len(data))-before, counted.Load(), "what was kept did not come over the network")
+	require.Equal(t, int64(len(data)), came())
+}
+
 func TestReaderStreamsFromAServerWithoutRanges(t *testing.T) {
 	f := newFake(t)
 	data := noise(t, 9*chunk)
