@@ -16,9 +16,6 @@ import (
 	"headstart.dev/gates/warmpool/trace"
 )
 
-// maxDemandBytes bounds what is read of a demand file: a year of minutes takes about 15 MiB.
-const maxDemandBytes = 64 << 20
-
 // planFlags are the command line of plan.
 type planFlags struct {
 	pool, demand, output, generate string
@@ -173,7 +170,7 @@ func readDemand(name string, stdin io.Reader) (trace.Trace, error) {
 		defer func() { _ = f.Close() }()
 		in = f
 	}
-	demand, err := trace.Parse(io.LimitReader(in, maxDemandBytes))
+	demand, err := trace.Parse(in)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

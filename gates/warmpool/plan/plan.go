@@ -3,7 +3,9 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sort"
 	"time"
 
@@ -145,9 +147,29 @@ func Run(in Input) (Report, error) {
 // a few million.
 const maxAsked = 10_000_000
 
-func (in Input) check() error {
-	if in.Model.Lead <= 0 || in.Model.Step <= 0 || in.Model.WarmStart < 0 || in.Model.Linger < 0 {
+// maxWait bounds the times of the model: a node that takes longer than a day is not waited for.
+const maxWait = 24 * time.Hour
+
+func (m Model) check() error {
+	if m.Lead <= 0 || m.Step <= 0 || m.WarmStart < 0 || m.Linger < 0 {
 		return errors.New("plan: lead and step must be above 0, warm start and linger not negative")
+	}
+	if longest := max(m.Lead, m.WarmStart, m.Linger); longest > maxWait {
+		return fmt.Errorf("plan: lead, warm start and linger of up to %v: want at most %v each", longest, maxWait)
+	}
+	return nil
+}
+
+func (in Input) check() error {
+	if err := in.Model.check(); err != nil {
+		return err
+	}
+	for name, value := range map[string]float64{
+		"cost per replica-hour": in.CostPerReplicaHour, "incidents a month": in.Incidents.PerMonth, "cost of an incident": in.Incidents.Cost,
+	} {
+		if !(value >= 0 && value <= math.MaxInt32) {
+			return fmt.Errorf("plan: %s %v: want a number of at least 0", name, value)
+		}
 	}
 	if in.Model.WarmUp < 0 || in.Model.WarmUp >= in.Demand.Span() {
 		return fmt.Errorf("plan: a warm-up of %v leaves nothing of %v of demand: give a shorter one", in.Model.WarmUp, in.Demand.Span())
@@ -204,8 +226,8 @@ func (in Input) row(name, size string, o, none outcome) Row {
 
 func (o outcome) waited() float64 {
 	total := 0.0
-	for _, w := range o.waits {
-		total += w.Seconds()
+	for _, wait := range slices.Sorted(maps.Keys(o.waits)) { // in order: floats add up to the same at every run
+		total += wait.Seconds() * float64(o.waits[wait])
 	}
 	return total
 }

@@ -3,7 +3,9 @@ package plan_test
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +130,19 @@ func TestReportForms(t *testing.T) {
 	require.Less(t, page.Len(), 1<<20)
 }
 
+// Ten million pods that wait take as much memory and time as ten.
+func TestACrowdOfAnySizeIsCounted(t *testing.T) {
+	demand := trace.Trace{{At: monday}, {At: monday.Add(time.Hour), Replicas: 9_000_000}, {At: monday.Add(2 * time.Hour), Replicas: 9_000_000}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r := run(t, warmpool.Config{Min: 3, Max: 3}, demand, 0)
+	runtime.ReadMemStats(&after)
+	pool := row(t, r, plan.NamePool)
+	require.Equal(t, 9_000_000-3, pool.Misses)
+	require.InDelta(t, (model.Lead + model.WarmStart).Seconds(), pool.WaitP50, 1e-9)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(32<<20), "72 MB for each replay, and there are dozens, if each pod is kept")
+}
+
 func TestRunRefuses(t *testing.T) {
 	demand := trace.Trace{{At: monday}, {At: monday.Add(time.Hour), Replicas: 1}}
 	cases := map[string]struct {
@@ -139,7 +154,11 @@ func TestRunRefuses(t *testing.T) {
 		"bytes taken for replicas": {func(in *plan.Input) {
 			in.Demand = trace.Trace{{At: monday}, {At: monday.Add(time.Hour), Replicas: 6e10}}
 		}, "--per-replica"},
-		"a step too fine": {func(in *plan.Input) { in.Model.Step = time.Microsecond }, "larger steps"},
+		"a price that is none":      {func(in *plan.Input) { in.CostPerReplicaHour = math.NaN() }, "cost per replica-hour NaN: want"},
+		"a negative price":          {func(in *plan.Input) { in.CostPerReplicaHour = -1 }, "at least 0"},
+		"incidents without number":  {func(in *plan.Input) { in.Incidents.PerMonth = math.Inf(1) }, "incidents a month"},
+		"a node that takes a month": {func(in *plan.Input) { in.Model.Lead = 730 * time.Hour }, "at most 24h"},
+		"a step too fine":           {func(in *plan.Input) { in.Model.Step = time.Microsecond }, "larger steps"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -32,7 +33,7 @@ type outcome struct {
 	asked, missed int
 	// incidents counts the hours in which some pod waited for a node.
 	incidents    int
-	waits        []time.Duration // of the missed pods only
+	waits        map[time.Duration]int // how many of the missed pods waited so long
 	replicaHours float64
 	columns      []Column
 }
@@ -49,7 +50,7 @@ type Column struct {
 
 // replay runs one strategy over the trace.
 func (m Model) replay(t trace.Trace, s strategy) outcome {
-	w := world{model: m, measureFrom: t[0].At.Add(m.WarmUp), lastIncident: -1}
+	w := world{model: m, measureFrom: t[0].At.Add(m.WarmUp), lastIncident: -1, out: outcome{waits: map[time.Duration]int{}}}
 	end := t[len(t)-1].At
 	next, demand, step := 0, t[0].Replicas, t[0].At
 	for now := t[0].At; !now.After(end); now = w.next(step, s.wake(now)) {
@@ -123,16 +124,10 @@ func (w *world) serve(asked int) int {
 	hits := int32(min(asked, int(w.ready)))
 	w.ready -= hits
 	missed := asked - int(hits)
-	for range missed {
-		at := w.now.Add(w.model.Lead)
-		if len(w.coming) > 0 {
-			at = w.coming[0].at
-			w.take()
-		}
-		if w.measured() {
-			w.out.waits = append(w.out.waits, at.Sub(w.now)+w.model.WarmStart)
-		}
+	left := missed
+	for ; left > 0 && len(w.coming) > 0; left -= w.take(left) {
 	}
+	w.wait(w.model.Lead, left)
 	if w.measured() {
 		w.out.asked += asked
 		w.out.missed += missed
@@ -144,11 +139,22 @@ func (w *world) serve(asked int) int {
 	return missed
 }
 
-func (w *world) take() {
-	w.coming[0].replicas--
-	w.onTheWay--
+// take gives so many pods at most the replicas that come next, and returns how many got one.
+func (w *world) take(pods int) int {
+	taken := min(int32(min(pods, math.MaxInt32)), w.coming[0].replicas)
+	w.wait(w.coming[0].at.Sub(w.now), int(taken))
+	w.coming[0].replicas -= taken
+	w.onTheWay -= taken
 	if w.coming[0].replicas == 0 {
 		w.coming = slices.Delete(w.coming, 0, 1)
+	}
+	return int(taken)
+}
+
+// wait takes note of pods that wait so long for a node.
+func (w *world) wait(long time.Duration, pods int) {
+	if pods > 0 && w.measured() {
+		w.out.waits[long+w.model.WarmStart] += pods
 	}
 }
 
@@ -190,8 +196,13 @@ func (o outcome) wait(q float64, warmStart time.Duration) time.Duration {
 	if rank < hits {
 		return warmStart
 	}
-	waits := slices.Sorted(slices.Values(o.waits))
-	return waits[rank-hits]
+	longest := time.Duration(0)
+	for _, longest = range slices.Sorted(maps.Keys(o.waits)) {
+		if hits += o.waits[longest]; rank < hits {
+			break
+		}
+	}
+	return longest
 }
 
 // ceil rounds up, except for what a float adds by itself.

@@ -30,31 +30,51 @@ type Trace []Point
 // maxPoints bounds what is read: a year of minutes.
 const maxPoints = 366 * 24 * 60
 
+var errTooMany = fmt.Errorf("more than %d points: take larger steps or less time", maxPoints)
+
+// maxBytes bounds what is read: maxPoints take about 15 MiB.
+const maxBytes = 64 << 20
+
 // Parse reads CSV ("time,replicas"; RFC 3339 or Unix seconds) or the JSON of a Prometheus range query, whichever it is.
 // Several series of one query are added up.
 func Parse(r io.Reader) (Trace, error) {
-	buffered := bufio.NewReader(r)
+	limited := &io.LimitedReader{R: r, N: maxBytes + 1}
+	t, err := parse(bufio.NewReader(limited))
+	if limited.N <= 0 {
+		return nil, fmt.Errorf("parse demand: larger than %d MiB: take larger steps or less time", maxBytes>>20)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("parse demand: %w", err)
+	}
+	return t, t.check()
+}
+
+// parse looks what it is and reads that.
+func parse(buffered *bufio.Reader) (Trace, error) {
 	for {
 		head, _, err := buffered.ReadRune()
 		if err != nil {
-			return nil, errors.New("parse demand: the file is empty")
+			return nil, errors.New("the file is empty")
 		}
 		if head != '\ufeff' && !unicode.IsSpace(head) {
 			break
 		}
 	}
 	if err := buffered.UnreadRune(); err != nil {
-		return nil, fmt.Errorf("parse demand: %w", err)
+		return nil, fmt.Errorf("read: %w", err)
 	}
-	parse := parseCSV
-	if head, err := buffered.Peek(1); err == nil && head[0] == '{' {
-		parse = parsePrometheus
+	head, _ := buffered.Peek(2)
+	switch {
+	case head[0] == '{':
+		return parsePrometheus(buffered)
+	case head[0] == '[':
+		return nil, errors.New("it is a list: want CSV, or the whole JSON of /api/v1/query_range")
+	case string(head) == "\x1f\x8b":
+		return nil, errors.New("it is compressed: gunzip it first")
+	case string(head) == "\xff\xfe", string(head) == "\xfe\xff":
+		return nil, errors.New("it is UTF-16: save it as UTF-8")
 	}
-	t, err := parse(buffered)
-	if err != nil {
-		return nil, fmt.Errorf("parse demand: %w", err)
-	}
-	return t, t.check()
+	return parseCSV(buffered)
 }
 
 func (t Trace) check() error {
@@ -78,7 +98,7 @@ func parseCSV(r io.Reader) (Trace, error) {
 	reader.Comment = '#'
 	reader.TrimLeadingSpace = true
 	var t Trace
-	for {
+	for head := true; ; head = false {
 		record, err := reader.Read()
 		if errors.Is(err, io.EOF) {
 			return t, nil
@@ -87,18 +107,17 @@ func parseCSV(r io.Reader) (Trace, error) {
 			return nil, fmt.Errorf("read CSV (want two columns, time and replicas): %w", err)
 		}
 		line, _ := reader.FieldPos(0)
-		if len(t) == 0 && line <= 1 && strings.EqualFold(record[0], "time") {
-			continue
-		}
 		if len(t) == maxPoints {
-			return nil, fmt.Errorf("line %d: more than %d points", line, maxPoints)
+			return nil, fmt.Errorf("line %d: %w", line, errTooMany)
 		}
 		at, err := parseTime(record[0])
-		if err != nil {
+		replicas, errNumber := strconv.ParseFloat(strings.TrimSpace(record[1]), 64)
+		switch {
+		case head && err != nil && errNumber != nil:
+			continue // the names of the columns, whatever they are
+		case err != nil:
 			return nil, fmt.Errorf("line %d: %w", line, err)
-		}
-		replicas, err := strconv.ParseFloat(strings.TrimSpace(record[1]), 64)
-		if err != nil {
+		case errNumber != nil:
 			return nil, fmt.Errorf("line %d: replicas %q is not a number", line, record[1])
 		}
 		t = append(t, Point{At: at, Replicas: replicas})
@@ -120,7 +139,7 @@ func parseTime(text string) (time.Time, error) {
 // unix refuses what a time.Time cannot hold, and milliseconds that were meant as seconds.
 func unix(seconds float64) (time.Time, error) {
 	if !(seconds >= 0 && seconds < 1e10) {
-		return time.Time{}, fmt.Errorf("time %v: want Unix seconds", seconds)
+		return time.Time{}, fmt.Errorf("time %.0f: want Unix seconds (are these milliseconds? then divide them by 1000)", seconds)
 	}
 	return time.UnixMilli(int64(math.Round(seconds * 1000))).UTC(), nil
 }
@@ -148,6 +167,9 @@ func parsePrometheus(r io.Reader) (Trace, error) {
 	if query.Data.ResultType != "matrix" {
 		return nil, fmt.Errorf("the Prometheus answer is a %q: want a matrix, from a range query", query.Data.ResultType)
 	}
+	if len(query.Data.Result) == 0 {
+		return nil, errors.New("the query found nothing: try it in Prometheus, with the start and end that were given")
+	}
 	sums := map[time.Time]float64{}
 	for _, series := range query.Data.Result {
 		for _, value := range series.Values {
@@ -157,7 +179,7 @@ func parsePrometheus(r io.Reader) (Trace, error) {
 			}
 			sums[at] += replicas
 			if len(sums) > maxPoints {
-				return nil, fmt.Errorf("more than %d points", maxPoints)
+				return nil, errTooMany
 			}
 		}
 	}

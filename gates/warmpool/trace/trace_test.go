@@ -17,8 +17,9 @@ func TestParse(t *testing.T) {
 	eight := time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
 	want := trace.Trace{{At: eight, Replicas: 3}, {At: eight.Add(time.Minute), Replicas: 4.5}}
 	cases := map[string]string{
-		"CSV with a head":         "time,replicas\n2026-03-02T08:00:00Z,3\n2026-03-02T08:01:00Z,4.5\n",
-		"CSV without, in seconds": "1772438400,3\n1772438460,4.5\n",
+		"CSV with a head":                       "time,replicas\n2026-03-02T08:00:00Z,3\n2026-03-02T08:01:00Z,4.5\n",
+		"CSV of Windows, with names of its own": "# exported\r\ntimestamp,pods\r\n1772438400,3\r\n1772438460,4.5\r\n",
+		"CSV without, in seconds":               "1772438400,3\n1772438460,4.5\n",
 
 		"CSV with an offset, comments and a byte order mark": "\ufeff2026-03-02T09:00:00+01:00, 3\n# noon\n2026-03-02T08:01:00Z, 4.5\n",
 
@@ -36,20 +37,27 @@ func TestParse(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	cases := map[string]struct{ text, says string }{
-		"nothing":               {"", "empty"},
-		"white space":           {" \n\n", "empty"},
-		"one point":             {"1772438400,3\n", "at least two"},
-		"time that goes back":   {"1772438400,3\n1772438340,3\n", "not after"},
-		"a negative demand":     {"1772438400,3\n1772438460,-3\n", "not negative"},
-		"no number":             {"1772438400,3\n1772438460,many\n", "line 2"},
-		"NaN":                   {"1772438400,3\n1772438460,NaN\n", "not negative"},
-		"no time":               {"yesterday,3\n", "RFC 3339"},
-		"milliseconds":          {"1772438400000,3\n1772438460000,3\n", "Unix seconds"},
-		"three columns":         {"1772438400,3,4\n", "two columns"},
-		"a Prometheus error":    {`{"status":"error","error":"bad query"}`, "bad query"},
-		"an instant query":      {`{"status":"success","data":{"resultType":"vector","result":[]}}`, "want a matrix"},
-		"a sample of bad shape": {`{"status":"success","data":{"resultType":"matrix","result":[{"values":[["x",3]]}]}}`, "want [seconds"},
-		"broken JSON":           {`{"status":`, "read Prometheus"},
+		"nothing":                    {"", "empty"},
+		"white space":                {" \n\n", "empty"},
+		"one point":                  {"1772438400,3\n", "at least two"},
+		"time that goes back":        {"1772438400,3\n1772438340,3\n", "not after"},
+		"a negative demand":          {"1772438400,3\n1772438460,-3\n", "not negative"},
+		"no number":                  {"1772438400,3\n1772438460,many\n", "line 2"},
+		"NaN":                        {"1772438400,3\n1772438460,NaN\n", "not negative"},
+		"no time":                    {"yesterday,3\n", "RFC 3339"},
+		"milliseconds":               {"1772438400000,3\n1772438460000,3\n", "Unix seconds"},
+		"three columns":              {"1772438400,3,4\n", "two columns"},
+		"a Prometheus error":         {`{"status":"error","error":"bad query"}`, "bad query"},
+		"an instant query":           {`{"status":"success","data":{"resultType":"vector","result":[]}}`, "want a matrix"},
+		"a sample of bad shape":      {`{"status":"success","data":{"resultType":"matrix","result":[{"values":[["x",3]]}]}}`, "want [seconds"},
+		"gzip":                       {"\x1f\x8b\b\x00", "gunzip"},
+		"UTF-16, of a PowerShell":    {"\xff\xfet\x00i\x00", "UTF-8"},
+		"a list of JSON":             {`[{"values":[[1772438400,"1"]]}]`, "query_range"},
+		"a query that found nothing": {`{"status":"success","data":{"resultType":"matrix","result":[]}}`, "the query found nothing"},
+		"a header and nothing":       {"time,replicas\n", "at least two"},
+		"a second header":            {"time,replicas\ntime,replicas\n", "line 2"},
+		"what is too long":           {"# " + strings.Repeat("x", 64<<20) + "\n1772438400,3\n1772438460,3\n", "larger than"},
+		"broken JSON":                {`{"status":`, "read Prometheus"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
