@@ -94,3 +94,17 @@ func (a api) namespace(t *testing.T, name string) {
 		require.NoError(t, err)
 	}
 }
+
+// TestShippedManifestsApply has the API server check, as they are pasted, the manifests that no other test applies.
+func TestShippedManifestsApply(t *testing.T) {
+	a := newAPI(t)
+	a.namespace(t, namespace)
+	for _, pattern := range []string{"deploy/policies/*.yaml", "deploy/warmpool/*.yaml", "deploy/examples/*.yaml", "deploy/admission/*.yaml"} {
+		for file, objects := range readManifests(t, pattern) {
+			require.NotEmpty(t, objects, file)
+			for _, obj := range objects {
+				t.Run(file+"/"+obj.GetKind()+"/"+obj.GetName(), func(t *testing.T) { a.dryRun(t, obj) })
+			}
+		}
+	}
+}
