@@ -44,16 +44,17 @@ type blobWriter struct {
 	writer  content.Writer
 	buffer  *bufio.Writer
 	desc    ocispec.Descriptor
+	abort   func(context.Context) error // removes what has been written
 	release func()
 }
 
 // openBlob begins a blob; nil when the content store has it. An unfinished one of an earlier attempt begins anew, because
 // the unpacking does as well.
 func (e *directEngine) openBlob(ctx context.Context, n *node, desc ocispec.Descriptor) (*blobWriter, error) {
-	ref := remotes.MakeRefKey(ctx, desc)
+	ref, store := remotes.MakeRefKey(ctx, desc), n.client.ContentStore()
 	e.ours.Store(ref, struct{}{})
 	release := func() { e.ours.Delete(ref) }
-	writer, err := content.OpenWriter(ctx, n.client.ContentStore(), content.WithRef(ref), content.WithDescriptor(desc))
+	writer, err := content.OpenWriter(ctx, store, content.WithRef(ref), content.WithDescriptor(desc))
 	if err == nil {
 		err = writer.Truncate(0)
 	}
@@ -65,7 +66,8 @@ func (e *directEngine) openBlob(ctx context.Context, n *node, desc ocispec.Descr
 		release()
 		return nil, fmt.Errorf("begin the blob %s: %w", desc.Digest, err)
 	}
-	return &blobWriter{writer: writer, buffer: bufio.NewWriterSize(writer, blobBlock), desc: desc, release: release}, nil
+	abort := func(ctx context.Context) error { return store.Abort(ctx, ref) }
+	return &blobWriter{writer: writer, buffer: bufio.NewWriterSize(writer, blobBlock), desc: desc, abort: abort, release: release}, nil
 }
 
 func (b *blobWriter) Write(p []byte) (int, error) { return b.buffer.Write(p) }
@@ -83,8 +85,15 @@ func (b *blobWriter) commit(ctx context.Context) error {
 	return b.writer.Close()
 }
 
-// abandon ends an unfinished blob. What has been written is cleared by the next attempt or by containerd.
-func (b *blobWriter) abandon() {
-	b.release()
-	_ = b.writer.Close()
+// abandon removes an unfinished blob: the next attempt begins anew, and what made this one fail may be a full disk. The
+// writer is closed last, for until then nobody else can have begun the blob again.
+func (b *blobWriter) abandon(ctx context.Context) error {
+	defer b.release()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	err := b.abort(ctx)
+	if errdefs.IsNotFound(err) {
+		err = nil
+	}
+	return errors.Join(err, b.writer.Close())
 }

@@ -2,10 +2,15 @@ package containerd
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 
 	"headstart.dev/prepull/containerd/internal/registry"
 	"headstart.dev/prepull/containerd/internal/tokens"
@@ -41,5 +46,36 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 		client.WithPullLabels(map[string]string{labelManaged: labelManagedValue}),
 		client.WithChildLabelMap(labelMap),
 	)
+	if err != nil && errors.Is(asNoRoom(err), ErrNoRoom) {
+		// In this order: on a disk that is quite full containerd cannot remove a snapshot, not even its own clean-up.
+		return errors.Join(err, fetched.abort(ctx, p.node.client.ContentStore()), p.node.removeActive(ctx))
+	}
 	return err
+}
+
+// removeActive removes the snapshots that the lease of the context keeps and that are not committed: containerd's unpacker
+// prepares them before the blob comes.
+func (n *node) removeActive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	id, _ := leases.FromContext(ctx)
+	kept, err := n.client.LeasesService().ListResources(ctx, leases.Lease{ID: id})
+	if err != nil {
+		return fmt.Errorf("list what the lease keeps: %w", err)
+	}
+	service := n.client.SnapshotService(n.found.Snapshotter)
+	var errs []error
+	for _, resource := range kept {
+		if resource.Type != "snapshots/"+n.found.Snapshotter {
+			continue
+		}
+		info, err := service.Stat(ctx, resource.ID)
+		if err == nil && info.Kind == snapshots.KindActive {
+			err = service.Remove(ctx, resource.ID)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("remove the snapshot %s: %w", resource.ID, err))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -3,9 +3,12 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,6 +25,9 @@ type fetchedResolver struct {
 	progress *progress
 	options  registry.ReadOptions
 	room     func(compressed int64) error // asked before each layer
+
+	mu    sync.Mutex
+	begun []ocispec.Descriptor // blobs that containerd has asked for, each into an ingest that it has opened for us
 }
 
 var _ remotes.Resolver = (*fetchedResolver)(nil)
@@ -47,6 +53,9 @@ func (f *fetchedResolver) fetch(ctx context.Context, desc ocispec.Descriptor) (i
 			return io.NopCloser(bytes.NewReader(blob.Data)), nil
 		}
 	}
+	f.mu.Lock()
+	f.begun = append(f.begun, desc)
+	f.mu.Unlock()
 	if err := f.room(desc.Size); err != nil {
 		return nil, err
 	}
@@ -57,6 +66,22 @@ func (f *fetchedResolver) fetch(ctx context.Context, desc ocispec.Descriptor) (i
 	options := f.options
 	options.OnBytes = f.progress.fetched
 	return &seekingReader{ctx: ctx, repo: repo, desc: desc, options: options, done: f.progress.done}, nil
+}
+
+// abort removes the ingests that were begun and not finished. After most failures they stay for the next attempt, under
+// the lease; on a full disk they are what keeps it full.
+func (f *fetchedResolver) abort(ctx context.Context, store content.IngestManager) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, desc := range f.begun {
+		if err := store.Abort(ctx, remotes.MakeRefKey(ctx, desc)); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("abort the blob %s: %w", desc.Digest, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // seekingReader opens its blob at the first Read, at the offset that an ingest already has: containerd resumes by Seek.

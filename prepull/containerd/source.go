@@ -69,7 +69,7 @@ func (s *source) finish(ctx context.Context, err error) error {
 	switch {
 	case s.blob == nil:
 	case err != nil:
-		s.blob.abandon()
+		closed = errors.Join(closed, s.blob.abandon(ctx))
 	default:
 		closed = errors.Join(closed, s.blob.commit(ctx))
 	}

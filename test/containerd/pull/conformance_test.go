@@ -6,6 +6,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -85,14 +86,17 @@ func requireUsable(t *testing.T, ctd *testenv.Containerd, reg *testenv.Registry,
 	config, err := img.ConfigName()
 	require.NoError(t, err)
 	byDigest := ref[:len(ref)-len(":v1")] + "@" + dgst
+	ctx := t.Context()
 	reg.Proxy.ResetCounts()
 	for _, name := range []string{ref, byDigest, config.String()} {
-		resp, err := imageService.ImageStatus(t.Context(), &criapi.ImageStatusRequest{Image: &criapi.ImageSpec{Image: name}})
-		require.NoError(t, err)
-		require.NotNil(t, resp.Image, "the CRI does not know %s", name)
-		require.Equal(t, config.String(), resp.Image.Id)
-		require.Equal(t, []string{ref}, resp.Image.RepoTags)
-		require.Equal(t, []string{byDigest}, resp.Image.RepoDigests)
+		require.EventuallyWithT(t, func(t *assert.CollectT) { // the CRI learns of records by containerd's events
+			resp, err := imageService.ImageStatus(ctx, &criapi.ImageStatusRequest{Image: &criapi.ImageSpec{Image: name}})
+			require.NoError(t, err)
+			require.NotNil(t, resp.Image, "the CRI does not know %s", name)
+			require.Equal(t, config.String(), resp.Image.Id)
+			require.Equal(t, []string{ref}, resp.Image.RepoTags)
+			require.Equal(t, []string{byDigest}, resp.Image.RepoDigests)
+		}, 20*time.Second, 20*time.Millisecond)
 	}
 	for _, name := range []string{ref, byDigest} {
 		_, err := imageService.PullImage(t.Context(), &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: name}})

@@ -3,15 +3,20 @@ package pull_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -100,6 +105,75 @@ func TestDiskBecomesFull(t *testing.T) {
 			requireUsable(t, ctd, reg, img, ref, status.Digest)
 		})
 	}
+}
+
+// TestDiskIsFilled fills the disk while a layer's blob is written: what there is of the blob does not stay to keep
+// the disk full, and the next attempt goes well.
+func TestDiskIsFilled(t *testing.T) {
+	for name, tc := range map[string]struct {
+		engine string
+		keep   bool
+	}{
+		"client":       {containerd.EngineClient, false},
+		"client keeps": {containerd.EngineClient, true},
+		"direct keeps": {containerd.EngineDirect, true},
+		"direct":       {containerd.EngineDirect, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
+			smallDisk(t, 256*mib, 100_000)
+			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg, KeepLayers: tc.keep})
+			img, ref := push(t, reg, "filled", 24*mib)
+			store := newStore(t, ctd, func(c *containerd.Config) {
+				c.MinFreeBytes, c.MinFreePercent, c.Bandwidth = 1, 0, 16*mib
+			}, tc.engine)
+
+			hog := filepath.Join(ctd.Root(), "hog")
+			var filled sync.Once
+			_, err := store.Pull(t.Context(), prepull.Image{Ref: ref}, func(p prepull.Progress) {
+				if p.FetchedBytes > 0 { // while it is told, the pull waits
+					filled.Do(func() { fill(t, hog) })
+				}
+			})
+			require.ErrorIs(t, err, containerd.ErrNoRoom)
+			requireNoActive(t, ctd)
+			requireNoUnfinished(t, ctd, img)
+
+			require.NoError(t, os.Remove(hog))
+			status := pull(t, store, prepull.Image{Ref: ref})
+			require.Equal(t, prepull.StateWarm, status.State, status.Error)
+			requireUsable(t, ctd, reg, img, ref, status.Digest)
+		})
+	}
+}
+
+// requireNoActive waits until containerd's own unpacker has removed the snapshot that it prepared before the blob came.
+func requireNoActive(t *testing.T, ctd *testenv.Containerd) {
+	t.Helper()
+	ctx, c := direct(t, ctd)
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		assert.NoError(t, c.SnapshotService(ctd.Snapshotter()).Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+			assert.Equal(t, snapshots.KindCommitted, info.Kind, info.Name)
+			return nil
+		}))
+	}, 20*time.Second, 50*time.Millisecond)
+}
+
+// fill writes a file until the disk is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	_, err = io.Copy(f, zeros{})
+	require.ErrorIs(t, err, unix.ENOSPC)
+	require.NoError(t, f.Close())
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // requireNoUnfinished checks that no layer lies around half-made: no work in the staging folder, no active snapshot, no
