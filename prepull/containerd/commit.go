@@ -20,7 +20,14 @@ import (
 	"headstart.dev/prepull/containerd/internal/layer"
 )
 
-// commit makes a staged layer a snapshot.
+// commit makes a staged layer a snapshot: by Prepare on its parent, a rename, and Commit, when all below it are committed.
+//
+// Not by snapshots.WithParent, by which a snapshotter that can rebase (containerd 2.2 and later) would take a layer's
+// parent at its Commit, so that layers could be unpacked straight into active snapshots, in any order. It is no faster,
+// since a rename costs nothing beside the unpacking, and it loses what was unpacked: an active snapshot has no name by
+// which the successor of a killed agent finds out which layer it holds and whether it is whole, where a staged layer is
+// found by its chain ID (see staging). It also needs a containerd that is up, and one way for all releases is one way to
+// test.
 func (e *directEngine) commit(ctx context.Context, p *pull, one part) error {
 	began := time.Now()
 	defer func() { p.progress.stage("commit", time.Since(began)) }()
