@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -140,7 +139,7 @@ func chooseEngines(cfg Config) ([]engine, error) {
 		case EngineLazy:
 			engines = append(engines, lazyEngine{criEngine{credentials: cfg.Credentials}})
 		case EngineDirect:
-			engines = append(engines, newDirectEngine(runtime.NumCPU()+slotsBeyondCores))
+			engines = append(engines, newDirectEngine(layer.Slots()))
 		case EngineClient:
 			engines = append(engines, clientEngine{})
 		case EngineCRI:
@@ -154,9 +153,6 @@ func chooseEngines(cfg Config) ([]engine, error) {
 
 // minChunk keeps a range's request from costing more than its bytes.
 const minChunk = 64 << 10
-
-// slotsBeyondCores lets layers that wait for their first bytes, or for the disk, not leave a core idle.
-const slotsBeyondCores = 2
 
 // Close ends the connection. Pulls that run fail; layers that are finished stay for the next Store.
 func (s *Store) Close() error {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -113,4 +114,35 @@ func TestEstargz(t *testing.T) {
 	ref, dgst, err := reg.Push(t.Context(), "estargz/app:v1", img)
 	require.NoError(t, err)
 	requireAsTheCRI(t, reg, img, ref, dgst)
+}
+
+// TestLayerThatNeedsMuchMemory pulls a layer whose zstd window is larger than the agent may be: containerd unpacks it in
+// its own memory, and the pull ends as any other.
+func TestLayerThatNeedsMuchMemory(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
+	tarball := tarOf(t, entry{name: "file", body: strings.Repeat("wide", mib)})
+	var packed bytes.Buffer
+	encoder, err := zstd.NewWriter(&packed, zstd.WithWindowSize(128*mib))
+	require.NoError(t, err)
+	_, err = encoder.Write(tarball)
+	require.NoError(t, err)
+	require.NoError(t, encoder.Close())
+	diff, _, err := v1.SHA256(bytes.NewReader(tarball))
+	require.NoError(t, err)
+	img, err := mutate.Append(
+		mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON),
+		mutate.Addendum{Layer: program(t), MediaType: types.OCILayer},
+		mutate.Addendum{Layer: rawLayer{static.NewLayer(packed.Bytes(), types.OCILayerZStd), diff}, MediaType: types.OCILayerZStd},
+	)
+	require.NoError(t, err)
+	img = entrypoint(t, img)
+	ref, dgst, err := reg.Push(t.Context(), "wide:v1", img)
+	require.NoError(t, err)
+
+	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+	status := pull(t, newStore(t, ctd, nil), prepull.Image{Ref: ref})
+	require.Equal(t, prepull.StateWarm, status.State, status.Error)
+	require.Equal(t, containerd.EngineClient, status.Engine)
+	requireUsable(t, ctd, reg, img, ref, dgst)
+	requireNothingStaged(t, ctd)
 }

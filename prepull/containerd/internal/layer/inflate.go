@@ -11,11 +11,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxZstdWindow is what a zstd layer may ask for in memory.
-// Source: containerd reads layers with the library's default of 64 MiB (klauspost zstd.WithDecoderMaxWindow), and zstd
-// itself refuses more than 128 MiB unless told otherwise.
-const maxZstdWindow = 128 << 20
-
 // decompress writes the tar within a layer to out. Like containerd it trusts the first bytes over the media type, but for a
 // layer that is declared uncompressed.
 func decompress(mediaType string, in io.Reader, out io.Writer) error {
@@ -30,7 +25,8 @@ func decompress(mediaType string, in io.Reader, out io.Writer) error {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 0x08}):
 		tarStream = newGzipReader(buffered)
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}):
-		decoder, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+		// One goroutine: only then the library also bounds the window of a frame that is one segment.
+		decoder, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(windowAllowed(Slots())), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			return fmt.Errorf("read zstd: %w", err)
 		}
@@ -38,6 +34,9 @@ func decompress(mediaType string, in io.Reader, out io.Writer) error {
 		tarStream = decoder
 	}
 	if _, err := io.Copy(out, onlyReader{tarStream}); err != nil {
+		if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+			err = machineError{fmt.Errorf("%w: a zstd window of more than %d MiB", ErrMemory, windowAllowed(Slots())>>20)}
+		}
 		return err
 	}
 	_, err = io.Copy(io.Discard, buffered) // what follows belongs to the digest
