@@ -74,10 +74,11 @@ func ReadNode(object *corev1.Node) *Node {
 	return n
 }
 
-// node is a Node and the room that pods take on it; without a Node where only the pods are known yet.
+// node is a Node and the room that so many pods take on it; without a Node where only the pods are known yet, or still.
 type node struct {
 	*Node
 	used Resources
+	pods int
 }
 
 // occupant is who takes room on a node: a bound pod, or a steered one that has a reservation.
@@ -104,7 +105,7 @@ func NewFleet() *Fleet {
 func (f *Fleet) SetNode(now *Node) []Dependency {
 	next := &node{Node: now, used: Resources{}}
 	if old := f.nodes[now.Name()]; old != nil {
-		next.used = old.used
+		next.used, next.pods = old.used, old.pods
 		if old.Node != nil && sameNode(old.Node, now) {
 			old.Node = now
 			return nil
@@ -124,8 +125,16 @@ func (f *Fleet) SetNode(now *Node) []Dependency {
 func (f *Fleet) DeleteNode(name string) {
 	if old := f.nodes[name]; old != nil {
 		f.unindex(old)
-		f.nodes[name] = &node{used: old.used}
+		f.nodes[name] = &node{used: old.used, pods: old.pods}
+		f.forgetEmpty(name)
 		f.fixed++
+	}
+}
+
+// forgetEmpty forgets a name that neither a node nor a pod has any more: nodes come and go under new names.
+func (f *Fleet) forgetEmpty(name string) {
+	if n := f.nodes[name]; n != nil && n.Node == nil && n.pods == 0 {
+		delete(f.nodes, name)
 	}
 }
 

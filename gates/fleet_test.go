@@ -190,6 +190,35 @@ func TestNoPodIsLedToANodeThatClaimsAnothersHostname(t *testing.T) {
 	require.True(t, ok)
 }
 
+func TestNodesThatAreGoneAreForgotten(t *testing.T) {
+	f := NewFleet()
+	requests := Resources{corev1.ResourceCPU: 1000}
+	for i := range 100 {
+		name := fmt.Sprintf("n%d", i)
+		f.SetNode(ReadNode(makeNode(t, name, "4", app)))
+		f.Bind(types.UID(name), name, requests)
+		f.DeleteNode(name)
+		f.Forget(types.UID(name))
+		f.Bind("stray", "never-was-"+name, requests) // anybody may name any node
+	}
+	f.Forget("stray")
+	require.Empty(t, f.nodes)
+	f.Bind("early", "n1", requests)
+	f.SetNode(ReadNode(makeNode(t, "n1", "4", app)))
+	require.EqualValues(t, 1000, f.nodes["n1"].used[corev1.ResourceCPU], "the pod may be seen before its node")
+}
+
+func TestRequestsOfAnySizeAddUp(t *testing.T) {
+	f, shapes := NewFleet(), NewShapes()
+	f.SetNode(ReadNode(makeNode(t, "n1", "4", app)))
+	for i := range 100 {
+		huge := makePod(t, shapes, fmt.Sprintf("huge%d", i), "9000000000000000000")
+		require.Positive(t, huge.Requests[corev1.ResourceCPU])
+		f.Bind(huge.UID, "n1", huge.Requests) // the kubelet refuses it, the API server does not
+	}
+	require.False(t, f.HasRoom(makePod(t, shapes, "p", "1").Shape))
+}
+
 func TestAHeartbeatWakesNobody(t *testing.T) {
 	fleet, object := NewFleet(), makeNode(t, "n1", "4", app)
 	require.NotEmpty(t, fleet.SetNode(ReadNode(object)))

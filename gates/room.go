@@ -156,8 +156,7 @@ func (f *Fleet) Adopt(pod *Pod, now time.Time) {
 }
 
 func (f *Fleet) hold(pod types.UID, name string, requests Resources, now time.Time) {
-	f.pods[pod] = occupant{node: name, requests: requests, reserved: true}
-	f.at(name).used.add(requests, 1)
+	f.occupy(pod, occupant{node: name, requests: requests, reserved: true})
 	f.expiry = append(f.expiry, reservation{pod: pod, end: now.Add(ReservationTTL)})
 }
 
@@ -189,8 +188,7 @@ func (f *Fleet) Bind(pod types.UID, nodeName string, requests Resources) []Depen
 		return nil
 	}
 	freed := f.Forget(pod)
-	f.pods[pod] = occupant{node: nodeName, requests: requests}
-	f.at(nodeName).used.add(requests, 1)
+	f.occupy(pod, occupant{node: nodeName, requests: requests})
 	if known && held.node == nodeName && maps.Equal(held.requests, requests) {
 		return nil
 	}
@@ -206,6 +204,8 @@ func (f *Fleet) Forget(pod types.UID) []Dependency {
 	delete(f.pods, pod)
 	n := f.at(held.node)
 	n.used.add(held.requests, -1)
+	n.pods--
+	f.forgetEmpty(held.node)
 	f.room++
 	return improved(n)
 }
@@ -236,6 +236,13 @@ func (f *Fleet) Expire(now time.Time) (freed []Dependency, next time.Time) {
 	}
 	f.expiry = slices.Delete(f.expiry, 0, done)
 	return freed, next
+}
+
+func (f *Fleet) occupy(pod types.UID, o occupant) {
+	f.pods[pod] = o
+	n := f.at(o.node)
+	n.used.add(o.requests, 1)
+	n.pods++
 }
 
 func (f *Fleet) at(name string) *node {
