@@ -65,7 +65,8 @@ func (s *source) finish(ctx context.Context, err error) error {
 		s.remote.Quarantine()
 	}
 	closed := s.remote.Close()
-	s.kept.close(err != nil && !prepull.IsPermanent(classify(err)) && !errors.Is(asNoRoom(err), ErrNoRoom))
+	hopeless := prepull.IsPermanent(classify(err)) || errors.Is(err, layer.ErrMemory) // in this engine
+	s.kept.close(err != nil && !hopeless && !errors.Is(asNoRoom(err), ErrNoRoom))
 	switch {
 	case s.blob == nil:
 	case err != nil:
