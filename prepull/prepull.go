@@ -51,8 +51,8 @@ type ImageStatus struct {
 	Runtime string `json:"runtime,omitempty"`
 	// FetchedBytes counts compressed bytes that came over the network for this image, retries included.
 	FetchedBytes int64 `json:"fetchedBytes"`
-	// DoneBytes and TotalBytes are compressed layer bytes that are ready on this node, of all that the image has. Of a
-	// lazy image they are equal once the background fetch has ended.
+	// DoneBytes and TotalBytes are compressed layer bytes that have come to this node, now or before, of all that the image
+	// has. Of a lazy image they are equal once the background fetch has ended.
 	DoneBytes  int64 `json:"doneBytes"`
 	TotalBytes int64 `json:"totalBytes"`
 	// Attempts counts pulls that were begun.

@@ -217,8 +217,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	if err != nil {
 		return false, err
 	}
-	consumed := &countingReader{Reader: source, count: p.progress.done}
-	result, err := layer.Unpack(ctx, dir.path, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, consumed,
+	result, err := layer.Unpack(ctx, dir.path, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, source,
 		layer.Options{Guard: func() error { return n.roomFor(0) }})
 	if closed := source.finish(ctx, err); err == nil {
 		err = closed
@@ -227,7 +226,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	p.progress.stage("inflate", result.Inflate)
 	p.progress.stage("write", result.Write)
 	if err != nil {
-		p.progress.done(-consumed.bytes)
+		p.progress.done(-source.bytes.Load())
 		return source.resumed(), err
 	}
 	if err := writeImplied(n.staging.path(one.key), result.Implied); err != nil {

@@ -43,13 +43,11 @@ func (f *flights) do(ctx context.Context, key string, fn func() error) error {
 // countingReader tells what passes through it.
 type countingReader struct {
 	io.Reader
-	bytes int64
 	count func(int64)
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
-	c.bytes += int64(n)
 	c.count(int64(n))
 	return n, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -16,6 +17,7 @@ import (
 // source is where a layer's bytes come from, and where they go beside the snapshot.
 type source struct {
 	io.Reader
+	bytes  atomic.Int64     // of the layer that are there, as progress was told
 	remote *registry.Reader // nil when the content store has the layer
 	local  io.Closer
 	blob   *blobWriter // nil unless the node keeps blobs and has not this one
@@ -28,20 +30,25 @@ func (e *directEngine) open(ctx context.Context, p *pull, desc ocispec.Descripto
 	if err != nil {
 		return nil, err
 	}
+	s := &source{}
+	done := func(n int64) {
+		s.bytes.Add(n)
+		p.progress.done(n)
+	}
 	if local != nil {
-		return &source{Reader: local, local: local}, nil
+		s.Reader, s.local = &countingReader{Reader: local, count: done}, local
+		return s, nil
 	}
 	repo, err := n.registry.Repository(ctx, p.source)
 	if err != nil {
 		return nil, err
 	}
-	s := &source{}
 	if !n.found.DiscardLayers {
 		if s.blob, err = e.openBlob(ctx, n, desc); err != nil {
 			return nil, err
 		}
 	}
-	options := registry.ReadOptions{Rank: rank, OriginOnly: originOnly, OnBytes: p.progress.fetched}
+	options := registry.ReadOptions{Rank: rank, OriginOnly: originOnly, OnBytes: p.progress.fetched, OnNew: done}
 	if s.kept = n.staging.partials.open(desc, n.registry.Chunk(), n.hasRoom(desc.Size+desc.Size/2) == nil); s.kept != nil {
 		options.Partial = s.kept
 	}

@@ -50,6 +50,8 @@ type ReadOptions struct {
 	OriginOnly bool
 	// OnBytes is told of every byte that came over the network, from many goroutines.
 	OnBytes func(n int64)
+	// OnNew is told of every byte of the blob once, as soon as it is there, from many goroutines; less than 0 takes back.
+	OnNew func(n int64)
 	// Partial keeps what has come for another attempt; nil keeps nothing. It wants Offset to be 0.
 	Partial Partial
 }
@@ -200,6 +202,9 @@ func (rd *Reader) Close() error {
 func (rd *Reader) drain() {
 	for c := range rd.chunks {
 		<-c.done
+		if rd.whole.Load() && c.err == nil {
+			rd.isNew(-len(c.data)) // the stream brings it again
+		}
 		rd.repo.client.buffers.put(c.buffer)
 	}
 }
@@ -223,7 +228,9 @@ func (rd *Reader) Quarantine() bool {
 func (rd *Reader) fetch(c *chunk) error {
 	got := 0
 	if rd.options.Partial != nil {
-		if got = rd.options.Partial.Load(c.offset, c.data); got == len(c.data) {
+		got = rd.options.Partial.Load(c.offset, c.data)
+		rd.isNew(got)
+		if got == len(c.data) {
 			return nil
 		}
 	}
@@ -245,7 +252,7 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 	logins := 0
 	for failures := 0; ; {
 		auth := h.authorizer()
-		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:], partial: rd.options.Partial}
+		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:], reader: rd}
 		redirect, err := rd.hedge(h, l, t.timeout)
 		l.save(int(l.got.Load())) // of a second request too
 		h.record(err, time.Now())
@@ -284,15 +291,25 @@ type lane struct {
 	data   []byte
 	got    atomic.Int64 // how much of data has come
 
-	partial Partial // nil where nothing is kept
-	saved   int     // how much of data is
+	reader *Reader // nil for a second request: what it brings is the first's, should that lack it
+	saved  int     // how much of data save has taken
 }
 
-// save keeps what has come of data up to its byte end.
+// save keeps and counts what has come of data up to its byte end.
 func (l *lane) save(end int) {
-	if l.partial != nil && end > l.saved {
-		l.partial.Save(l.offset+int64(l.saved), l.data[l.saved:end])
-		l.saved = end
+	if l.reader == nil || end <= l.saved {
+		return
+	}
+	if p := l.reader.options.Partial; p != nil {
+		p.Save(l.offset+int64(l.saved), l.data[l.saved:end])
+	}
+	l.reader.isNew(end - l.saved)
+	l.saved = end
+}
+
+func (rd *Reader) isNew(n int) {
+	if rd.options.OnNew != nil && n != 0 {
+		rd.options.OnNew(int64(n))
 	}
 }
 

@@ -192,10 +192,12 @@ func TestReaderSurvives(t *testing.T) {
 				n := int(hits.Add(1))
 				return n%3 == 0 && n < 20 && fault(w, r, n)
 			}
-			got, err := read(t, client(t, nil), f.host()+"/team/app:v1", desc, registry.ReadOptions{})
+			var fresh atomic.Int64
+			got, err := read(t, client(t, nil), f.host()+"/team/app:v1", desc, registry.ReadOptions{OnNew: func(n int64) { fresh.Add(n) }})
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(data, got))
 			require.Equal(t, int64(len(data)), f.sent.Load(), "no byte twice")
+			require.Equal(t, int64(len(data)), fresh.Load())
 		})
 	}
 }
@@ -283,13 +285,14 @@ func TestReaderGoesOnWithWhatWasKept(t *testing.T) {
 	before := came()
 
 	f.meddle = nil
-	var counted atomic.Int64
-	got, err := read(t, c, f.host()+"/team/app:v1", desc, registry.ReadOptions{Partial: k, OnBytes: func(n int64) { counted.Add(n) }})
+	var counted, fresh atomic.Int64
+	got, err := read(t, c, f.host()+"/team/app:v1", desc, registry.ReadOptions{Partial: k, OnBytes: func(n int64) { counted.Add(n) }, OnNew: func(n int64) { fresh.Add(n) }})
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(data, got))
 	require.Equal(t, int64(len(data)), f.sent.Load(), "no byte twice")
 	require.Equal(t, int64(len(data))-before, counted.Load(), "what was kept did not come over the network")
 	require.Equal(t, int64(len(data)), came())
+	require.Equal(t, int64(len(data)), fresh.Load(), "and every byte is told of once")
 }
 
 func TestReaderStreamsFromAServerWithoutRanges(t *testing.T) {
@@ -309,9 +312,11 @@ func TestReaderStreamsFromAServerWithoutRanges(t *testing.T) {
 		_, _ = w.Write(data)
 		return true
 	}
-	got, err := read(t, client(t, nil), f.host()+"/team/app:v1", desc, registry.ReadOptions{})
+	var fresh atomic.Int64
+	got, err := read(t, client(t, nil), f.host()+"/team/app:v1", desc, registry.ReadOptions{OnNew: func(n int64) { fresh.Add(n) }})
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(data, got))
+	require.Equal(t, int64(len(data)), fresh.Load())
 }
 
 func TestReaderRefusesASizeThatLies(t *testing.T) {
