@@ -78,6 +78,9 @@ func (inv Inventory) Encode() (string, error) {
 		if excess <= 0 {
 			return string(out), nil
 		}
+		if len(inv.Warm)+len(inv.Lazy)+len(inv.Failed) == 0 {
+			return "", fmt.Errorf("encode inventory: %d bytes without any image, at most %d are allowed", len(out), MaxInventoryBytes)
+		}
 		// Drop whole entries worth the excess at once: one at a time would be quadratic on a hostile list.
 		for excess > 0 && len(inv.Failed) > 0 {
 			last := len(inv.Failed) - 1

@@ -41,11 +41,14 @@ type RuleFollower struct {
 	mu     sync.Mutex
 	sign   string
 	signed chan struct{} // closed and replaced when sign changes
+
+	rulesMu sync.Mutex
+	rules   [][]v1alpha1.NodeReadinessRule // of each form, as last seen: a new connection lists one form after the other
 }
 
 // NewRuleFollower returns one that has seen no Node yet.
 func NewRuleFollower(log logr.Logger) *RuleFollower {
-	return &RuleFollower{log: log, signed: make(chan struct{})}
+	return &RuleFollower{log: log, signed: make(chan struct{}), rules: make([][]v1alpha1.NodeReadinessRule, len(forms))}
 }
 
 // NodeSeen is to be called with every state of the Node.
@@ -85,16 +88,17 @@ func (f *RuleFollower) Follow(ctx context.Context, config *rest.Config, changed 
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
-	var mu sync.Mutex
-	parts := make([][]v1alpha1.NodeReadinessRule, len(forms))
 	var group sync.WaitGroup
 	for i, form := range forms {
 		group.Go(func() {
-			f.followForm(ctx, form.Group, client.Resource(form.WithResource("nodereadinessrules")), func(rules []v1alpha1.NodeReadinessRule) {
-				mu.Lock()
-				defer mu.Unlock()
-				parts[i] = rules
-				changed(slices.Concat(parts...))
+			f.followForm(ctx, form.Group, client.Resource(form.WithResource("nodereadinessrules")), func(rules []v1alpha1.NodeReadinessRule, there bool) {
+				f.rulesMu.Lock()
+				defer f.rulesMu.Unlock()
+				if !there && len(f.rules[i]) == 0 {
+					return
+				}
+				f.rules[i] = rules
+				changed(slices.Concat(f.rules...))
 			})
 		})
 	}
@@ -102,16 +106,21 @@ func (f *RuleFollower) Follow(ctx context.Context, config *rest.Config, changed 
 	return nil
 }
 
-// followForm follows the rules of one resource until ctx ends.
-func (f *RuleFollower) followForm(ctx context.Context, group string, resource dynamic.ResourceInterface, changed func([]v1alpha1.NodeReadinessRule)) {
+// followForm follows the rules of one resource until ctx ends. changed is told whether there is such a resource.
+func (f *RuleFollower) followForm(
+	ctx context.Context, group string, resource dynamic.ResourceInterface, changed func(rules []v1alpha1.NodeReadinessRule, there bool),
+) {
 	var retry backoff
 	for {
 		started, sign := time.Now(), f.next()
-		err := followRules(ctx, resource, changed)
+		err := followRules(ctx, resource, func(rules []v1alpha1.NodeReadinessRule) { changed(rules, true) })
 		switch {
 		case ctx.Err() != nil:
 			return
 		case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
+			if apierrors.IsNotFound(err) {
+				changed(nil, false) // and with it its rules are gone
+			}
 			f.log.V(1).Info("there are no readiness rules to read, asks again when the node shows signs of one", "group", group, "cause", err.Error())
 			if !await(ctx, sign) || !pause(ctx, askGap-time.Since(started)) {
 				return

@@ -59,7 +59,7 @@ func faults() []fault {
 		{name: "SIGKILL at 50%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.5)},
 		{name: "SIGKILL at 75%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.75)},
 		{name: "SIGKILL at 95%, 10 MiB/s in all", bar: oneLayer, bandwidth: 10 * mib, run: killedAt(0.95)},
-		// Where the network is faster than the unpacking, what was read ahead (up to 128 MiB) dies with the agent as well.
+		// Where the network is faster than the unpacking, much has been read ahead (up to 128 MiB).
 		{name: "SIGKILL at 50%, fast network", bar: oneLayer, run: killedAt(0.5)},
 		{name: "SIGKILL at 95%, fast network", bar: oneLayer, run: killedAt(0.95)},
 		{name: "power loss at 75%", bar: allOfIt, run: powerLoss},
