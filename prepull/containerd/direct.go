@@ -217,6 +217,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	if err != nil {
 		return false, err
 	}
+	defer func() { source.settle(err) }() // when the layer is where it survives this process
 	result, err := layer.Unpack(ctx, dir.path, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, source,
 		layer.Options{Guard: func() error { return n.roomFor(0) }})
 	if closed := source.finish(ctx, err); err == nil {

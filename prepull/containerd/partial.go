@@ -38,13 +38,15 @@ const keptAnyway = 128 << 20
 type partial struct {
 	all         *partials
 	path        string
-	file        *os.File // nil for the layer that is not kept
+	file        *os.File // nil for a layer that is not kept
 	size, chunk int64
+	bare        bool         // it is the one layer that may go without
 	off         atomic.Bool  // it keeps nothing any longer
 	found       atomic.Int64 // bytes that an earlier attempt had left
 }
 
-// open returns what keeps a layer, with all that an earlier attempt left of it; nil when another process is at it.
+// open returns what keeps a layer, with all that an earlier attempt left of it; nil when somebody else is at it, or when
+// there is nothing left and no room.
 func (a *partials) open(desc ocispec.Descriptor, chunk int, room bool) *partial {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -55,24 +57,36 @@ func (a *partials) open(desc ocispec.Descriptor, chunk int, room bool) *partial 
 	if _, busy := a.inUse[p.path]; busy {
 		return nil
 	}
-	if desc.Size > keptAnyway && !a.bare {
-		a.bare = true
-		return p
+	flags := os.O_RDWR | unix.O_NOFOLLOW
+	if _, err := os.Lstat(p.path); err != nil { // what is left is used in any case
+		switch {
+		case desc.Size > keptAnyway && !a.bare:
+			a.bare, p.bare = true, true
+			return p
+		case !room:
+			return nil
+		}
+		flags |= os.O_CREATE
 	}
-	if !room {
-		return nil
-	}
-	f, err := os.OpenFile(p.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openLocked(p.path, flags)
 	if err != nil {
 		return nil // it would have been a help and is no need
-	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		_ = f.Close()
-		return nil
 	}
 	p.file = f
 	a.inUse[p.path] = p
 	return p
+}
+
+// openLocked opens a file that no other process has open like this.
+func openLocked(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // Load fills data, which begins with a range at offset, with what is there of it, and returns how much that is.
@@ -111,9 +125,10 @@ func (p *partial) Save(offset int64, data []byte) {
 // entry is where the count of a range lies.
 func (p *partial) entry(offset int64) int64 { return p.size + 8*(offset/p.chunk) }
 
-// giveUp gives the room back.
+// giveUp gives the room back. The file's name goes first: nobody shall find what is still being written.
 func (p *partial) giveUp() {
 	if !p.off.Swap(true) {
+		_ = os.Remove(p.path)
 		_ = p.file.Truncate(0)
 	}
 }
@@ -125,31 +140,72 @@ func (p *partial) close(keep bool) {
 	}
 	p.all.mu.Lock()
 	defer p.all.mu.Unlock()
-	if p.file == nil {
+	if p.bare {
 		p.all.bare = false
 		return
 	}
 	delete(p.all.inUse, p.path)
-	if !keep || p.off.Load() {
-		_ = os.Remove(p.path)
+	if !keep {
+		p.giveUp()
 	}
 	_ = p.file.Close()
 }
 
-// drop gives all room back, and reports whether that was any.
+// forget removes what is left of layers, but for those that somebody is at.
+func (a *partials) forget(digests ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, dgst := range digests {
+		left, err := filepath.Glob(filepath.Join(a.dir, dgst+"-*"))
+		if err != nil {
+			continue
+		}
+		for _, path := range left {
+			a.remove(path)
+		}
+	}
+}
+
+// remove removes what nobody is at, and reports whether it did.
+func (a *partials) remove(path string) bool {
+	if _, ours := a.inUse[path]; ours {
+		return false
+	}
+	f, err := openLocked(path, os.O_RDWR|unix.O_NOFOLLOW)
+	if err != nil {
+		return false
+	}
+	return errors.Join(os.Remove(path), f.Close()) == nil
+}
+
+// drop gives all room back but what another process is at, and reports whether that was any.
 func (a *partials) drop() (some bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, p := range a.inUse {
+		some = some || !p.off.Load()
 		p.giveUp()
 	}
 	files, err := os.ReadDir(a.dir)
 	if err != nil {
-		return false
+		return some
 	}
 	for _, f := range files {
-		err := os.Remove(filepath.Join(a.dir, f.Name()))
-		some = some || err == nil || !errors.Is(err, os.ErrNotExist)
+		if a.remove(filepath.Join(a.dir, f.Name())) {
+			some = true
+		}
 	}
 	return some
+}
+
+// forgetPartials removes what was kept of an image's layers.
+func (n *node) forgetPartials(p *pull) {
+	if n.staging == nil || p.resolved == nil {
+		return
+	}
+	var digests []string
+	for _, l := range p.resolved.Layers {
+		digests = append(digests, l.Digest.Encoded())
+	}
+	n.staging.partials.forget(digests...)
 }

@@ -147,6 +147,31 @@ func TestPartialOnAFullDisk(t *testing.T) {
 	require.Len(t, files(t, dir), 1, "the other alone")
 }
 
+// What is left of a layer is used whatever room there is and however large it is, and goes when its image is settled.
+func TestWhatIsLeftIsUsedAndGoes(t *testing.T) {
+	dir := t.TempDir()
+	large := blobOf("large", keptAnyway+1)
+	all := newPartials(t, dir)
+	all.bare = true // another large layer was first
+	one := all.open(large, testChunk, true)
+	one.Save(0, make([]byte, 10))
+	one.close(true)
+
+	all = newPartials(t, dir)
+	again := all.open(large, testChunk, false)
+	require.Equal(t, 10, again.Load(0, make([]byte, 10)))
+	all.forget(large.Digest.Encoded())
+	require.Len(t, files(t, dir), 1, "it is in use")
+	again.close(true)
+	other := newPartials(t, dir).open(blobOf("of another process", 2500), testChunk, true)
+	other.Save(0, make([]byte, 10))
+	all.forget(large.Digest.Encoded(), blobOf("of another process", 0).Digest.Encoded(), "none")
+	require.Len(t, files(t, dir), 1, "only the other's")
+	require.False(t, all.drop())
+	other.close(false)
+	require.Empty(t, files(t, dir))
+}
+
 // Bytes of another boot may never have reached the disk, and those that nobody comes for are no use.
 func TestPartialsAreCleared(t *testing.T) {
 	root := t.TempDir()

@@ -39,7 +39,7 @@ func asNoRoom(err error) error {
 // are kept for another attempt are given up before that.
 func (n *node) roomFor(compressed int64) error {
 	err := n.hasRoom(compressed)
-	if err != nil && n.staging != nil && n.staging.partials.drop() {
+	if errors.Is(err, ErrNoRoom) && n.staging != nil && n.staging.partials.drop() {
 		err = n.hasRoom(compressed)
 	}
 	return err

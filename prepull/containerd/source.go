@@ -63,7 +63,13 @@ func (e *directEngine) open(ctx context.Context, p *pull, desc ocispec.Descripto
 // resumed reports whether bytes of an earlier attempt were among those that were read.
 func (s *source) resumed() bool { return s.kept != nil && s.kept.found.Load() > 0 }
 
-// finish closes all, and keeps the blob when the layer went well.
+// settle ends the keeping of the layer's bytes, with what has become of the layer: they are for another attempt.
+func (s *source) settle(err error) {
+	hopeless := err == nil || prepull.IsPermanent(classify(err)) || errors.Is(err, layer.ErrMemory) // in this engine
+	s.kept.close(!hopeless && !errors.Is(asNoRoom(err), ErrNoRoom))
+}
+
+// finish closes all but settle's, and keeps the blob when the layer went well.
 func (s *source) finish(ctx context.Context, err error) error {
 	if s.local != nil {
 		return s.local.Close()
@@ -72,8 +78,6 @@ func (s *source) finish(ctx context.Context, err error) error {
 		s.remote.Quarantine()
 	}
 	closed := s.remote.Close()
-	hopeless := prepull.IsPermanent(classify(err)) || errors.Is(err, layer.ErrMemory) // in this engine
-	s.kept.close(err != nil && !hopeless && !errors.Is(asNoRoom(err), ErrNoRoom))
 	switch {
 	case s.blob == nil:
 	case err != nil:

@@ -203,6 +203,9 @@ func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull
 	p.node = n
 	p.progress.into(n.found)
 	err = s.pull(n.context(ctx), p)
+	if err == nil || prepull.IsPermanent(classify(err)) {
+		n.forgetPartials(p) // of layers that another engine, or nobody, has brought to an end
+	}
 	if err != nil {
 		s.forget(n, err)
 		return prepull.Result{Progress: p.progress.snapshot()}, classify(fmt.Errorf("pull image %q: %w", name, err))
@@ -269,6 +272,7 @@ func (s *Store) runEngines(ctx context.Context, p *pull) error {
 		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) || errors.Is(err, ErrNoRoom) || errdefs.IsUnavailable(err) {
 			break // no engine can help
 		}
+		p.progress.again()
 		s.cfg.Log.Info("engine failed", "image", p.name, "engine", e.name(), "reason", err.Error())
 	}
 	if len(errs) == 0 {

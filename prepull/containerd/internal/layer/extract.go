@@ -128,7 +128,7 @@ func (x *extractor) entries(ctx context.Context) error {
 			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
 		if x.remembered+int64(len(x.seen))*hashWeight > x.names {
-			return fmt.Errorf("its paths would take more than %d MiB to remember", x.names>>20)
+			return machineError{fmt.Errorf("%w: more than %d MiB for its paths", ErrMemory, x.names>>20)}
 		}
 	}
 }
@@ -154,7 +154,10 @@ func (x *extractor) entry(header *tar.Header) error {
 	}
 	rel := in.child(base)
 	if header.Typeflag == tar.TypeDir {
-		delete(x.implied, rel)
+		if _, was := x.implied[rel]; was {
+			delete(x.implied, rel)
+			x.remembered -= int64(len(rel)) + nameWeight
+		}
 		x.named = append(x.named, dirTimes{name: header.Name, direct: in.direct, times: timesOf(header)})
 		x.remembered += int64(len(header.Name)) + nameWeight
 	}

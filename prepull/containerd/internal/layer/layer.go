@@ -107,9 +107,10 @@ func Unpack(ctx context.Context, dir string, l Layer, src io.Reader, options Opt
 }
 
 // verify decides what an error means. A layer that cannot be read is corrupt when its bytes are not the right ones, and
-// hostile when they are: so the rest is read for the digest's sake, as long as the machine is well.
+// hostile when they are, or more than there is memory for: so the rest is read for the digest's sake, as long as the
+// machine is well.
 func verify(l Layer, in *meter, out *pipe, err error) error {
-	if err != nil && !foreign(err) {
+	if err != nil && !foreign(err) && !errors.Is(err, ErrMemory) {
 		return err
 	}
 	if err != nil {
@@ -119,6 +120,9 @@ func verify(l Layer, in *meter, out *pipe, err error) error {
 	}
 	if got := digest.NewDigest(l.Desc.Digest.Algorithm(), in.digester); got != l.Desc.Digest || in.bytes != l.Desc.Size {
 		return fmt.Errorf("layer %s: %d bytes with the digest %s: %w", l.Desc.Digest, in.bytes, got, ErrCorrupt)
+	}
+	if errors.Is(err, ErrMemory) {
+		return fmt.Errorf("layer %s: %w", l.Desc.Digest, err)
 	}
 	if err != nil {
 		return fmt.Errorf("layer %s: %w: %w", l.Desc.Digest, err, ErrHostile)

@@ -157,9 +157,9 @@ func TestUnpackBoundsWhatItRemembers(t *testing.T) {
 		names   int64
 		want    error
 	}{
-		"directories that are implied": {implied, 500_000, layer.ErrHostile},
-		"directories":                  {named, 500_000, layer.ErrHostile},
-		"files of a base layer":        {files, 100_000, layer.ErrHostile},
+		"directories that are implied": {implied, 500_000, layer.ErrMemory},
+		"directories":                  {named, 500_000, layer.ErrMemory},
+		"files of a base layer":        {files, 100_000, layer.ErrMemory},
 		"fewer of them":                {fine, 100_000, nil},
 		"the same when more is let in": {implied, 0, nil},
 	} {

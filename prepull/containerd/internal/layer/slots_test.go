@@ -72,4 +72,17 @@ func TestWindowsAreBounded(t *testing.T) {
 	}
 }
 
+// Bytes that were spoiled may ask for a huge window as well: they are corrupt, and can be had elsewhere.
+func TestAWindowOfCorruptBytesIsCorrupt(t *testing.T) {
+	body := make([]byte, 2<<20)
+	_, err := rand.NewChaCha8([32]byte{}).Read(body)
+	require.NoError(t, err)
+	tarball := tarOf(t, entry{name: "file", body: string(body)})
+	good := windowed(t, tarball, 1<<20)
+	l := describe(good, tarball, ocispec.MediaTypeImageLayerZstd)
+	_, err = unpack(t, l, windowed(t, tarball, zstd.MaxWindowSize))
+	require.ErrorIs(t, err, layer.ErrCorrupt)
+	require.NotErrorIs(t, err, layer.ErrMemory)
+}
+
 func twice(data []byte) []byte { return append(bytes.Clone(data), data...) }

@@ -23,6 +23,8 @@ type climb struct {
 	from   int
 	before float64
 
+	goal int // the limit before a cut, 0 without one
+
 	rest, left int  // windows from one trial to the next, and until the next
 	down       bool // the next trial is one of fewer
 }
@@ -76,8 +78,18 @@ func (c *climb) paid(goodput float64) bool {
 	return worth == (c.limit == many)
 }
 
+// regain goes back up after a cut, one by one, when a window has brought no other and could not tell what more would
+// bring: too few requests are no reason to stay with as few.
+func (c *climb) regain() int {
+	if c.limit < c.goal {
+		c.limit++
+	}
+	return c.limit
+}
+
 // cut halves the limit, because a registry says that it is too much, and goes up from there as far as it pays.
 func (c *climb) cut() int {
+	c.goal = max(c.goal, c.limit)
 	c.limit = max(1, c.limit/2)
 	c.from, c.down = 0, false
 	c.rest, c.left = restAtFirst, restAtFirst

@@ -87,6 +87,30 @@ func TestRefusalsComeFirst(t *testing.T) {
 }
 
 // TestWindowsThatTell judges the network only by windows in which it was the limit.
+// Few requests are busy with little of the time where the processor is behind: no window tells, and yet what a refusal took
+// must come back, and no more than that.
+func TestARefusalIsNotForEver(t *testing.T) {
+	limit := 16
+	p := newPace(16, func(n int) { limit = n })
+	now := time.Now()
+	p.open(now)
+	for range 4 {
+		p.cutAt = time.Time{}
+		p.failed(&statusError{code: http.StatusTooManyRequests})
+	}
+	require.Equal(t, 1, limit)
+	now = time.Now()
+	p.open(now)
+	for range 100 {
+		p.begin(now)
+		now = now.Add(goodputWindow / 4)
+		p.got(now, 1000)
+		p.end(now, 1000)
+		now = now.Add(goodputWindow)
+	}
+	require.Equal(t, 16, limit)
+}
+
 func TestWindowsThatTell(t *testing.T) {
 	const every = 10 * time.Millisecond
 	for name, tc := range map[string]struct {

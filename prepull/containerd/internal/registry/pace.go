@@ -108,10 +108,15 @@ func (p *pace) got(now time.Time, bytes int) {
 	if elapsed < goodputWindow {
 		return
 	}
-	if limit := p.climb.limit; p.telling(elapsed) {
-		if next := p.climb.window(float64(p.bytes) / elapsed.Seconds()); next != limit {
-			p.changed(next)
-		}
+	limit := p.climb.limit
+	switch mean := p.flown.Seconds() / elapsed.Seconds(); {
+	case p.telling(elapsed):
+		p.climb.window(float64(p.bytes) / elapsed.Seconds())
+	case mean < float64(limit)*3/4:
+		p.climb.regain()
+	}
+	if p.climb.limit != limit {
+		p.changed(p.climb.limit)
 	}
 	p.open(now)
 }
@@ -181,7 +186,11 @@ func (rd *Reader) fill(ctx context.Context, body io.ReadCloser, l *lane) error {
 		windowBytes += n
 		l.got.Store(int64(got))
 		cl.pace.got(time.Now(), n)
+		st.timer.Reset(time.Hour) // a slow disk is not the connection's fault
+		began := time.Now()
 		l.save(got)
+		windowStart = windowStart.Add(time.Since(began))
+		st.timer.Reset(st.timeout)
 		if n > 0 && rd.options.OnBytes != nil {
 			rd.options.OnBytes(int64(n))
 		}

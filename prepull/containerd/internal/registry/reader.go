@@ -71,6 +71,7 @@ type chunk struct {
 	data   []byte // the part of buffer that the range fills
 	buffer []byte
 	read   int
+	told   int // how many of its bytes OnNew was told of
 	err    error
 	done   chan struct{}
 }
@@ -132,6 +133,7 @@ func (rd *Reader) Read(p []byte) (int, error) {
 		data, err := rd.next()
 		if errors.Is(err, errNoRanges) {
 			rd.whole.Store(true)
+			rd.takeBack(rd.current)
 			rd.release()
 			rd.wg.Go(rd.drain)
 			continue
@@ -202,8 +204,8 @@ func (rd *Reader) Close() error {
 func (rd *Reader) drain() {
 	for c := range rd.chunks {
 		<-c.done
-		if rd.whole.Load() && c.err == nil {
-			rd.isNew(-len(c.data)) // the stream brings it again
+		if rd.whole.Load() {
+			rd.takeBack(c)
 		}
 		rd.repo.client.buffers.put(c.buffer)
 	}
@@ -229,7 +231,7 @@ func (rd *Reader) fetch(c *chunk) error {
 	got := 0
 	if rd.options.Partial != nil {
 		got = rd.options.Partial.Load(c.offset, c.data)
-		rd.isNew(got)
+		rd.isNew(c, got)
 		if got == len(c.data) {
 			return nil
 		}
@@ -252,7 +254,7 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 	logins := 0
 	for failures := 0; ; {
 		auth := h.authorizer()
-		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:], reader: rd}
+		l := &lane{offset: c.offset + int64(*got), data: c.data[*got:], reader: rd, chunk: c}
 		redirect, err := rd.hedge(h, l, t.timeout)
 		l.save(int(l.got.Load())) // of a second request too
 		h.record(err, time.Now())
@@ -292,6 +294,7 @@ type lane struct {
 	got    atomic.Int64 // how much of data has come
 
 	reader *Reader // nil for a second request: what it brings is the first's, should that lack it
+	chunk  *chunk  // of which data is the rest
 	saved  int     // how much of data save has taken
 }
 
@@ -303,11 +306,20 @@ func (l *lane) save(end int) {
 	if p := l.reader.options.Partial; p != nil {
 		p.Save(l.offset+int64(l.saved), l.data[l.saved:end])
 	}
-	l.reader.isNew(end - l.saved)
+	l.reader.isNew(l.chunk, end-l.saved)
 	l.saved = end
 }
 
-func (rd *Reader) isNew(n int) {
+// isNew tells of bytes of a chunk that are there now.
+func (rd *Reader) isNew(c *chunk, n int) {
+	c.told += n
+	rd.tell(n)
+}
+
+// takeBack is for a chunk whose bytes the whole stream brings again.
+func (rd *Reader) takeBack(c *chunk) { rd.tell(-c.told) }
+
+func (rd *Reader) tell(n int) {
 	if rd.options.OnNew != nil && n != 0 {
 		rd.options.OnNew(int64(n))
 	}

@@ -214,6 +214,7 @@ func (r *Repository) logInAgain(ctx context.Context, h *host, refused docker.Aut
 	}
 	username, secret, err := r.client.lookUp(ctx, r.spec.Locator, h.Host, attempt)
 	if err != nil {
+		h.noLogin()
 		return fmt.Errorf("%w (look for other credentials: %w)", refusal, err)
 	}
 	if attempt > 1 && username == "" && secret == "" {
@@ -222,6 +223,7 @@ func (r *Repository) logInAgain(ctx context.Context, h *host, refused docker.Aut
 	}
 	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, &login{host: h.Host, username: username, secret: secret})(r.domain)
 	if err != nil {
+		h.noLogin()
 		return fmt.Errorf("read the registry hosts of %s: %w", r.domain, err)
 	}
 	for _, again := range registryHosts {

@@ -26,7 +26,7 @@ func (rd *Reader) readStream(p []byte) (int, error) {
 		n, err := rd.stream.Read(p[:min(int64(len(p)), rd.desc.Size-rd.offset)])
 		if n > 0 {
 			rd.count(n)
-			rd.isNew(n)
+			rd.tell(n)
 			rd.offset += int64(n)
 			return n, nil
 		}

@@ -33,11 +33,14 @@ func New(limit int) *Tokens { return &Tokens{limit: max(1, limit)} }
 
 // Acquire takes a token, or returns ctx's error.
 func (t *Tokens) Acquire(ctx context.Context, rank Rank) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	t.mu.Lock()
 	if t.used < t.limit && len(t.waiters) == 0 {
 		t.used++
 		t.mu.Unlock()
-		return ctx.Err()
+		return nil
 	}
 	t.arrived++
 	w := &waiter{rank: rank, arrived: t.arrived, granted: make(chan struct{})}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -57,4 +58,15 @@ func TestTokensSurviveCancelAndNewLimits(t *testing.T) {
 		tk.Release()
 		require.NoError(t, <-got)
 	})
+}
+
+// A context that has ended takes no token, though one is free: nobody would give it back.
+func TestAcquireAfterTheEndTakesNone(t *testing.T) {
+	s := tokens.New(1)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, s.Acquire(ended, tokens.Rank{}), context.Canceled)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, s.Acquire(ctx, tokens.Rank{}), "it is still free")
 }
