@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -53,8 +54,12 @@ type blobWriter struct {
 func (e *directEngine) openBlob(ctx context.Context, n *node, desc ocispec.Descriptor) (*blobWriter, error) {
 	ref, store := remotes.MakeRefKey(ctx, desc), n.client.ContentStore()
 	e.ours.Store(ref, struct{}{})
-	release := func() { e.ours.Delete(ref) }
-	writer, err := content.OpenWriter(ctx, store, content.WithRef(ref), content.WithDescriptor(desc))
+	held, end := outlive(ctx, abandonTime)
+	release := func() {
+		e.ours.Delete(ref)
+		end()
+	}
+	writer, err := content.OpenWriter(held, store, content.WithRef(ref), content.WithDescriptor(desc))
 	if err == nil {
 		err = writer.Truncate(0)
 	}
@@ -68,6 +73,23 @@ func (e *directEngine) openBlob(ctx context.Context, n *node, desc ocispec.Descr
 	}
 	abort := func(ctx context.Context) error { return store.Abort(ctx, ref) }
 	return &blobWriter{writer: writer, buffer: bufio.NewWriterSize(writer, blobBlock), desc: desc, abort: abort, release: release}, nil
+}
+
+// abandonTime is what a cancelled pull has to remove what it has written of a blob.
+const abandonTime = 3 * time.Second
+
+// outlive returns a context that ends by end, or some time after its parent has. containerd gives the lock on a blob up
+// together with the stream that has it: were that to end first, what is removed then might be somebody else's.
+func outlive(parent context.Context, grace time.Duration) (ctx context.Context, end context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
+	stop := context.AfterFunc(parent, func() {
+		timer := time.AfterFunc(grace, cancel)
+		context.AfterFunc(ctx, func() { timer.Stop() })
+	})
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 func (b *blobWriter) Write(p []byte) (int, error) { return b.buffer.Write(p) }
