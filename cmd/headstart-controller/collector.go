@@ -11,7 +11,7 @@ import (
 // the nodes; what it makes of garbage comes with their events, some 50 KB each, and does not depend on how many nodes there
 // are. So a percentage, as Go has it, is too little in a small cluster, where the collector took a third of the CPU time of
 // a wave, and too much in a large one.
-const heapRoom = 24 << 20
+const heapRoom = 16 << 20
 
 // The percentages between which heapRoom is kept: of a very large heap the collector would do nothing else.
 const (

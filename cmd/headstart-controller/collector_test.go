@@ -15,9 +15,9 @@ func TestTheHeapHasTheSameRoomInClustersOfAllSizes(t *testing.T) {
 		want int
 	}{
 		"at the start":  {0, mostGCPercent},
-		"no nodes":      {5 << 20, mostGCPercent},
-		"1,000 nodes":   {20 << 20, 120},
-		"5,000 nodes":   {40 << 20, 60},
+		"no nodes":      {4 << 20, mostGCPercent},
+		"1,000 nodes":   {20 << 20, 80},
+		"5,000 nodes":   {40 << 20, 40},
 		"100,000 nodes": {1 << 30, leastGCPercent},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, gcPercent(c.live)) })
