@@ -119,8 +119,8 @@ func (p *Policy) Dependencies(pod *Pod) []Dependency {
 }
 
 // Gang names the gang that the pod belongs to by this policy. ok is false when the policy asks for none. A pod without
-// the label is in a gang of its own that never is complete. Policies of two gates have a gang each of the same pods: what holds for
-// one gate says nothing of the other.
+// the label is in a gang of its own that never is complete. Policies of two gates have a gang each of the same pods: what
+// holds for one gate says nothing of the other.
 func (p *Policy) Gang(pod *Pod) (gang Dependency, ok bool) {
 	if p.gang == nil {
 		return gang, false

@@ -23,8 +23,8 @@ import (
 // commit makes a staged layer a snapshot: by Prepare on its parent, a rename, and Commit, when all below it are committed.
 //
 // Not by snapshots.WithParent, by which a snapshotter that can rebase (containerd 2.2 and later) would take a layer's
-// parent at its Commit, so that layers could be unpacked straight into active snapshots, in any order. It is no faster,
-// since a rename costs nothing beside the unpacking, and it loses what was unpacked: an active snapshot has no name by
+// parent at its Commit, so that layers could be unpacked straight into active snapshots, in any order. A rename
+// costs nothing beside the unpacking, so there is nothing to gain by it, and it loses what was unpacked: an active snapshot has no name by
 // which the successor of a killed agent finds out which layer it holds and whether it is whole, where a staged layer is
 // found by its chain ID (see staging). It also needs a containerd that is up, and one way for all releases is one way to
 // test.

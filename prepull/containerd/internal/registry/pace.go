@@ -110,9 +110,9 @@ func (p *pace) got(now time.Time, bytes int) {
 	}
 	limit := p.climb.limit
 	switch mean := p.flown.Seconds() / elapsed.Seconds(); {
-	case p.telling(elapsed):
+	case p.telling(elapsed, mean):
 		p.climb.window(float64(p.bytes) / elapsed.Seconds())
-	case mean < float64(limit)*3/4:
+	case mean < float64(limit)*busyShare:
 		p.climb.regain()
 	}
 	if p.climb.limit != limit {
@@ -121,12 +121,15 @@ func (p *pace) got(now time.Time, bytes int) {
 	p.open(now)
 }
 
-// telling reports whether a window says something of the network. When a quarter of the requests that there may be were
+// busyShare is the share of the requests that there may be which is under way, on the mean, while the network is the limit.
+const busyShare = 3.0 / 4
+
+// telling reports whether a window says something of the network, in which mean requests were under way. When a quarter of the requests that there may be were
 // lacking, there was nothing more to fetch, or no room because the processor is behind. When there were more, a lower
 // limit has just been set. And when nothing came for a while, what came then is not what the network brings.
-func (p *pace) telling(elapsed time.Duration) bool {
-	mean, limit := p.flown.Seconds()/elapsed.Seconds(), float64(p.climb.limit)
-	return elapsed < 2*goodputWindow && mean >= limit*3/4 && mean <= limit+float64(p.hedges)+0.5
+func (p *pace) telling(elapsed time.Duration, mean float64) bool {
+	limit := float64(p.climb.limit)
+	return elapsed < 2*goodputWindow && mean >= limit*busyShare && mean <= limit+float64(p.hedges)+0.5
 }
 
 // tick brings the time of requests up to date.
