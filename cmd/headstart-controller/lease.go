@@ -35,8 +35,7 @@ func newLease(config *rest.Config, namespace string) (*lease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("name this replica: %w", err)
 	}
-	config = rest.AddUserAgent(config, "leader-election")
-	config.Timeout = renewDeadline / 2
+	config = leaseConfig(config)
 	client, err := coordinationv1.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make client for the lease: %w", err)
@@ -46,6 +45,14 @@ func newLease(config *rest.Config, namespace string) (*lease, error) {
 		Client:     client,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())},
 	}}, nil
+}
+
+// leaseConfig is a copy of config for the lease alone. AddUserAgent returns the Config that it was given: with this time-out
+// on it, every watch of the controllers would end after seconds and no long LIST would succeed.
+func leaseConfig(config *rest.Config) *rest.Config {
+	out := rest.AddUserAgent(rest.CopyConfig(config), "leader-election")
+	out.Timeout = renewDeadline / 2
+	return out
 }
 
 // Get reads the lease, and takes note of a holder that lives: one whose record changes between two looks. The times in the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
@@ -73,4 +74,13 @@ func TestLeadershipIsKnownByALeaseThatIsRenewed(t *testing.T) {
 		close(leads)
 		require.NoError(t, l.known(leads), "this replica leads")
 	})
+}
+
+func TestTheLeaseHasItsTimeOutToItself(t *testing.T) {
+	shared := &rest.Config{Host: "https://127.0.0.1:1", UserAgent: "headstart-controller/test"}
+	before := rest.CopyConfig(shared)
+	_, err := newLease(shared, "default")
+	require.NoError(t, err)
+	require.Equal(t, before, shared, "what all controllers share is as it was")
+	require.Equal(t, renewDeadline/2, leaseConfig(shared).Timeout)
 }
