@@ -37,6 +37,7 @@ require (
 	go.etcd.io/bbolt v1.5.0 // reads what containerd has while it is not up
 	go.uber.org/goleak v1.3.0 // no goroutine outlives a test (tests)
 	golang.org/x/crypto/x509roots/fallback v0.0.0-20261030153154-30a33513ff6d // Mozilla's root certificates, for our images
+	golang.org/x/net v0.60.0 // httpproxy: containerd's proxy settings read as net/http reads its own
 	golang.org/x/sync v0.24.0 // errgroup, singleflight, semaphore
 	golang.org/x/sys v0.49.0 // statfs, renameat2, mounts, prctl
 	golang.org/x/term v0.47.0 // is this a terminal
@@ -127,7 +128,6 @@ require (
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/exp v0.0.0-20260410095643-746e56fc9e2f // indirect
-	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	gomodules.xyz/jsonpatch/v2 v2.4.0 // indirect

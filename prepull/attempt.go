@@ -3,32 +3,14 @@ package prepull
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 )
 
-// The wait before a retry is drawn evenly from [0, min(retryCap, retryBase<<n)]: full jitter, so that the nodes of a
-// scale-up do not come back to a struggling registry at one moment. The cap keeps a healed registry from being noticed
-// late: pods wait for these images.
-const (
-	retryBase = 500 * time.Millisecond
-	retryCap  = 20 * time.Second
-)
-
 // releaseTimeout bounds the giving up of a pin; it is a few local calls.
 const releaseTimeout = 30 * time.Second
-
-// backoff returns the wait after the given number of failures in a row (1 or more).
-func backoff(failures int, random func(int64) int64) time.Duration {
-	limit := retryCap
-	if shift := failures - 1; shift < 10 {
-		limit = min(retryCap, retryBase<<shift)
-	}
-	return time.Duration(random(int64(limit) + 1))
-}
 
 // pull tries one image until it is there, cannot heal, is given up, or ctx ends.
 func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
@@ -36,11 +18,11 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 	if !pl.due(ctx) {
 		return
 	}
-	for failures := 0; ; {
-		var before int64
+	for tried := (trials{}); ; {
 		p.update(pl, func(s *ImageStatus) {
-			before = s.FetchedBytes
-			s.State, s.Attempts = StatePulling, s.Attempts+1
+			if s.Attempts++; !s.Retrying {
+				s.State = StatePulling
+			}
 			if s.Started.IsZero() {
 				s.Started = time.Now()
 			}
@@ -56,25 +38,24 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 		if ctx.Err() != nil {
 			return
 		}
-		if status.FetchedBytes > before {
-			failures = 0 // it moves: what has been fetched is kept
-		}
-		failures++
-		if IsPermanent(err) || (p.cfg.MaxAttempts > 0 && failures >= p.cfg.MaxAttempts) {
+		tried.failed(status.DoneBytes, err)
+		if tried.hopeless(err, p.cfg.MaxAttempts) {
 			p.metrics.seconds.WithLabelValues(string(resultFailed)).Observe(time.Since(status.Started).Seconds())
-			p.update(pl, func(s *ImageStatus) { s.State, s.Error, s.Finished = StateFailed, oneLine(err), time.Now() })
+			p.update(pl, func(s *ImageStatus) {
+				s.State, s.Retrying, s.Error, s.Finished = StateFailed, false, oneLine(err), time.Now()
+			})
 			log.Error(err, "image failed", "attempt", status.Attempts)
 			return
 		}
-		wait := backoff(failures, rand.Int64N)
-		log.Info("image is tried again", "attempt", status.Attempts, "duration", wait.String(), "reason", oneLine(err))
-		p.update(pl, func(s *ImageStatus) { s.Error = oneLine(err) })
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		log.Info("image is tried again", "attempt", status.Attempts, "reason", oneLine(err))
+		p.update(pl, func(s *ImageStatus) {
+			s.Error = oneLine(err)
+			if tried.looksFailed(err) {
+				s.State, s.Retrying = StateFailed, true
+			}
+		})
+		if !tried.pause(ctx, err) {
 			return
-		case <-timer.C:
 		}
 	}
 }
@@ -117,7 +98,7 @@ func (p *Puller) attempt(ctx context.Context, pl *pull) (ImageStatus, follower, 
 	if err == nil {
 		p.update(pl, func(s *ImageStatus) {
 			apply(s, result.Progress)
-			s.State, s.Error, s.Finished, s.Stages = StateWarm, "", time.Now(), result.Stages
+			s.State, s.Retrying, s.Error, s.Finished, s.Stages = StateWarm, false, "", time.Now(), result.Stages
 			if result.Lazy {
 				s.State = StateLazy
 			}

@@ -30,7 +30,7 @@ const (
 	StatePulling State = "Pulling" // bytes are moving, or a retry is due
 	StateWarm    State = "Warm"    // present, unpacked, complete, and visible to the CRI
 	StateLazy    State = "Lazy"    // a container can start, content still comes over the network
-	StateFailed  State = "Failed"  // will not heal by itself: the error says what to do
+	StateFailed  State = "Failed"  // did not come: the error says what to do; Retrying says whether that is tried again
 )
 
 // ImageStatus is a snapshot of one image's pull. Observers get a copy.
@@ -41,6 +41,8 @@ type ImageStatus struct {
 	// Digest is what the reference resolved to ("sha256:..."), empty until then.
 	Digest string `json:"digest,omitempty"`
 	State  State  `json:"state"`
+	// Retrying says of a failed image that it is tried again by itself: somebody may push it, or make room.
+	Retrying bool `json:"retrying,omitempty"`
 	// Engine is the way it was pulled: direct, client, cri or lazy; "" when it was there already.
 	Engine string `json:"engine,omitempty"`
 	// PassedOver are the ways that could not be taken, and why.

@@ -22,8 +22,8 @@ type Config struct {
 	Observer Observer
 	// Log gets one line for every image that is there, has failed, or is tried again.
 	Log logr.Logger
-	// MaxAttempts gives an image up as StateFailed after so many failed attempts in a row that brought nothing; 0
-	// tries until the context ends.
+	// MaxAttempts gives an image up as StateFailed after so many failed attempts in a row that brought nothing, and at once
+	// where only room on the disk would help; 0 tries until the context ends.
 	MaxAttempts int
 	// Registerer, when set, gets the metrics headstart_pull_seconds and headstart_pull_bytes_total.
 	Registerer prometheus.Registerer
@@ -230,9 +230,9 @@ func (p *Puller) wake() {
 // update changes a status under the lock and tells the observer.
 func (p *Puller) update(pl *pull, change func(*ImageStatus)) {
 	p.mu.Lock()
-	before := pl.status.State
+	before, settled := pl.status.State, pl.status.Settled()
 	change(&pl.status)
-	if pl.status.State != before {
+	if pl.status.State != before || pl.status.Settled() != settled {
 		p.wake()
 	}
 	p.mu.Unlock()
@@ -282,5 +282,5 @@ func firstStatus(img Image) ImageStatus {
 
 // Settled says that nothing more will happen to the image by itself.
 func (s ImageStatus) Settled() bool {
-	return s.State == StateWarm || s.State == StateLazy || s.State == StateFailed
+	return s.State == StateWarm || s.State == StateLazy || s.State == StateFailed && !s.Retrying
 }

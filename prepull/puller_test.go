@@ -146,6 +146,94 @@ func TestPullerGivesUpAfterMaxAttempts(t *testing.T) {
 	})
 }
 
+// What may be somebody's to mend is tried again, ever more slowly, and has failed for those who look at it.
+func TestPullerTriesAgainWhatIsRefused(t *testing.T) {
+	const name = "docker.io/library/a:latest"
+	for label, tc := range map[string]struct {
+		refusals, attempts int // of the registry, of MaxAttempts
+		want               prepull.State
+	}{
+		"pushed late":        {8, 0, prepull.StateWarm},
+		"never, and bounded": {8, 5, prepull.StateFailed},
+	} {
+		t.Run(label, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newMemStore()
+				for range tc.refusals {
+					store.failures[name] = append(store.failures[name], prepull.Refused(errors.New("404")))
+				}
+				var seen []prepull.State
+				p, stop := start(t, prepull.Config{Store: store, MaxAttempts: tc.attempts, Images: []prepull.Image{{Ref: "a"}}, Observer: func(s prepull.ImageStatus) {
+					if len(seen) == 0 || seen[len(seen)-1] != s.State {
+						seen = append(seen, s.State)
+					}
+				}})
+				defer stop()
+				statuses, err := p.Wait(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, tc.want, statuses[0].State)
+				require.False(t, statuses[0].Retrying)
+				want := []prepull.State{prepull.StatePending, prepull.StatePulling, prepull.StateFailed}
+				if tc.want == prepull.StateWarm {
+					want = append(want, prepull.StateWarm)
+				}
+				require.Equal(t, want, seen, "it does not flap")
+			})
+		})
+	}
+}
+
+// A failure for lack of something is one attempt, until that has come.
+func TestPullerWaitsForWhatIsLacking(t *testing.T) {
+	const name = "docker.io/library/a:latest"
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		came := make(chan struct{})
+		lacking := prepull.Later(errors.New("no room"), func(ctx context.Context) error {
+			select {
+			case <-came:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		store.failures[name] = []error{lacking}
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a"}}})
+		defer stop()
+		timer := time.NewTimer(time.Hour) // of the bubble's clock
+		<-timer.C
+		require.Equal(t, prepull.StateFailed, p.Status()[0].State)
+		require.True(t, p.Status()[0].Retrying)
+		require.Equal(t, 1, store.pulls[name])
+		close(came)
+		statuses, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, prepull.StateWarm, statuses[0].State)
+
+		store.failures["docker.io/library/b:latest"] = []error{lacking}
+		bounded, end := start(t, prepull.Config{Store: store, MaxAttempts: 5, Images: []prepull.Image{{Ref: "b"}}})
+		defer end()
+		statuses, err = bounded.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, statuses[0].Attempts, "a person who waits is told at once")
+	})
+}
+
+// Somebody who says when to come back is left alone until then, and what is fetched again and again is no progress.
+func TestPullerKeepsToWhatItIsTold(t *testing.T) {
+	const name = "docker.io/library/a:latest"
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		store.failures[name] = []error{prepull.After(errors.New("busy"), time.Minute)}
+		began := time.Now()
+		p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a"}}})
+		defer stop()
+		_, err := p.Wait(t.Context())
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, time.Since(began), time.Minute)
+	})
+}
+
 func TestSetImagesStopsAndUnpins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newMemStore()

@@ -14,8 +14,10 @@ type Store interface {
 	//
 	//	error                         the Puller
 	//	nil                           is done with the image
-	//	errors.As *PermanentError     reports StateFailed and does not try again
-	//	any other                     tries again later; whatever was done so far is kept by the Store
+	//	Permanent                     reports StateFailed and does not try again
+	//	Refused                       reports StateFailed after some, and tries again, ever more slowly
+	//	Later                         reports StateFailed, and tries again when what it waits for has come
+	//	any other                     tries again; whatever was done so far is kept by the Store
 	Pull(ctx context.Context, img Image, report func(Progress)) (Result, error)
 	// Release gives up what Pull did to keep the image on the node (its pin). The image itself stays: the kubelet's
 	// garbage collection takes it when it needs the room. An image that is not there is no error.
@@ -65,8 +67,8 @@ type Stage struct {
 	Duration time.Duration `json:"duration"`
 }
 
-// PermanentError is a failure that trying again cannot heal: an image that does not exist, credentials that the
-// registry refuses, content that is not what its digest says.
+// PermanentError is a failure that neither time nor another way to pull can heal: content that no way can read or that is
+// not what its digest says, a node that refuses the image, a layer that is larger than the disk.
 type PermanentError struct{ Err error }
 
 // Permanent marks err as a PermanentError; nil stays nil.

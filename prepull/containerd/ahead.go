@@ -42,13 +42,30 @@ func (s *Store) connectAhead(ctx context.Context, p *pull) (*node, error) {
 	ahead, e, reason := s.nodeAhead(ctx)
 	if reason != nil {
 		s.cfg.Log.V(1).Info("layers wait for containerd", "image", p.name, "reason", reason.Error())
-		return nil, err
+		return s.awaitUp(ctx, err)
 	}
 	p.node = ahead
 	if err := e.stageAhead(ctx, p); err != nil {
-		return nil, err
+		// containerd may bring what we cannot, and is waited for in any case.
+		s.cfg.Log.V(1).Info("layers are not fetched ahead", "image", p.name, "reason", err.Error())
+		if full := asNoRoom(err); errors.Is(full, ErrNoRoom) || ctx.Err() != nil {
+			return nil, full
+		}
 	}
-	for deadline := time.Now().Add(upPatience); errors.Is(err, errNotUp) && time.Now().Before(deadline); {
+	n, err = s.awaitUp(ctx, err)
+	p.progress.again()
+	return n, err
+}
+
+// awaitUp waits for containerd to come up, for a while that begins when it is first missed.
+func (s *Store) awaitUp(ctx context.Context, err error) (n *node, _ error) {
+	s.mu.Lock()
+	if s.missed.IsZero() {
+		s.missed = time.Now()
+	}
+	deadline := s.missed.Add(upPatience)
+	s.mu.Unlock()
+	for errors.Is(err, errNotUp) && time.Now().Before(deadline) {
 		timer := time.NewTimer(upPoll)
 		select {
 		case <-ctx.Done():
@@ -58,7 +75,6 @@ func (s *Store) connectAhead(ctx context.Context, p *pull) (*node, error) {
 		}
 		n, err = s.connect(ctx)
 	}
-	p.progress.again()
 	return n, err
 }
 
@@ -107,11 +123,11 @@ func (s *Store) nodeAhead(ctx context.Context) (n *node, e *directEngine, reason
 	if err != nil {
 		return nil, nil, err
 	}
-	n = &node{namespace: s.cfg.Namespace, log: s.cfg.Log, found: found, keepFree: room{bytes: s.cfg.MinFreeBytes, percent: s.cfg.MinFreePercent}}
+	n = &node{ledger: &s.ledger, namespace: s.cfg.Namespace, log: s.cfg.Log, found: found, keepFree: room{bytes: s.cfg.MinFreeBytes, percent: s.cfg.MinFreePercent}}
 	if n.committed, err = committedSnapshots(root, s.cfg.Namespace, found.Snapshotter); err != nil {
 		return nil, nil, err
 	}
-	n.registry = s.registryFor(found.HostDirs)
+	n.registry = s.registryFor(found.HostDirs, "")
 	if why := s.openStaging(n); why != "" {
 		return nil, nil, errors.New(why)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -51,8 +52,8 @@ type blobWriter struct {
 
 // openBlob begins a blob; nil when the content store has it. An unfinished one of an earlier attempt begins anew, because
 // the unpacking does as well.
-func (e *directEngine) openBlob(ctx context.Context, n *node, desc ocispec.Descriptor) (*blobWriter, error) {
-	ref, store := remotes.MakeRefKey(ctx, desc), n.client.ContentStore()
+func (e *directEngine) openBlob(ctx context.Context, p *pull, desc ocispec.Descriptor) (*blobWriter, error) {
+	ref, store := remotes.MakeRefKey(ctx, desc), p.node.client.ContentStore()
 	e.ours.Store(ref, struct{}{})
 	held, end := outlive(ctx, abandonTime)
 	release := func() {
@@ -72,7 +73,33 @@ func (e *directEngine) openBlob(ctx context.Context, n *node, desc ocispec.Descr
 		return nil, fmt.Errorf("begin the blob %s: %w", desc.Digest, err)
 	}
 	abort := func(ctx context.Context) error { return store.Abort(ctx, ref) }
-	return &blobWriter{writer: writer, buffer: bufio.NewWriterSize(writer, blobBlock), desc: desc, abort: abort, release: release}, nil
+	writes := p.node.claim()
+	guarded := &guardedWriter{Writer: writer, claim: writes, written: &p.written}
+	return &blobWriter{writer: writer, buffer: bufio.NewWriterSize(guarded, blobBlock), desc: desc, abort: abort, release: func() {
+		writes.end()
+		release()
+	}}, nil
+}
+
+// guardedWriter asks for room before it writes.
+type guardedWriter struct {
+	io.Writer
+	claim   *claim
+	granted int64
+	written *atomic.Int64
+}
+
+func (g *guardedWriter) Write(p []byte) (int, error) {
+	if n := int64(len(p)); g.granted < n {
+		granted, err := g.claim.grant(n, 0)
+		if err != nil {
+			return 0, err
+		}
+		g.granted = granted
+	}
+	g.granted -= int64(len(p))
+	g.written.Add(int64(len(p)))
+	return g.Writer.Write(p)
 }
 
 // abandonTime is what a cancelled pull has to remove what it has written of a blob.

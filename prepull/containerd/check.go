@@ -2,37 +2,84 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // The CRI learns of new records by events, within milliseconds; it may be busy when a node boots.
 const (
-	checkTimeout = 10 * time.Second
-	checkPoll    = 50 * time.Millisecond
+	checkTimeout   = 10 * time.Second
+	checkPollFirst = 2 * time.Millisecond
+	checkPollCap   = 100 * time.Millisecond
 )
 
-// check implements selfChecker: the first image that the engine brings is compared with what the CRI sees of it. On a
-// mismatch the engine is not used on this node again.
-func (e *directEngine) check(ctx context.Context, p *pull) error {
-	if e.proved.Load() {
-		return nil
+// errNotSeen: the CRI does not see the image as one that it pulled itself.
+var errNotSeen = errors.New("check the image against the CRI")
+
+// verdictImages is how many images, that another engine then brought, an engine must have failed its check with to be used
+// no longer on this node. One may be odd.
+const verdictImages = 2
+
+// accept makes an image visible and asks the CRI whether it sees it, whichever engine brought it; nil is the node itself.
+// An image that it does not see is not left behind under its names.
+func (s *Store) accept(ctx context.Context, p *pull, e engine) error {
+	made, err := p.writeRecords(ctx)
+	if err != nil {
+		return err
 	}
 	mismatch, err := p.checkAgainstCRI(ctx)
 	if err != nil {
 		return err
 	}
-	if mismatch != "" {
-		e.standDown("it failed its check on this node: " + mismatch)
-		p.node.log.Info("direct engine stands down", "image", p.name, "reason", mismatch)
-		return fmt.Errorf("check the image against the CRI: %s", mismatch)
+	if mismatch == "" {
+		return nil
 	}
-	e.proved.Store(true)
-	return nil
+	p.node.log.Info("the CRI does not see the image", "image", p.name, "reason", mismatch)
+	if direct, is := e.(*directEngine); is {
+		p.doubt = func() { direct.doubted("it failed its check on this node: " + mismatch) }
+	}
+	return errors.Join(fmt.Errorf("%w: %s", errNotSeen, mismatch), p.node.removeRecords(ctx, made))
+}
+
+// vindicate is called when an engine has brought an image with which another may have failed its check: then it was not
+// the image's fault.
+func (*Store) vindicate(p *pull, e engine) {
+	if direct, is := e.(*directEngine); is {
+		direct.proved()
+	} else if p.doubt != nil {
+		p.doubt()
+	}
+}
+
+// doubted counts a failed check. Who has brought any image that the CRI sees is not judged by others.
+func (e *directEngine) doubted(reason string) {
+	if e.accepted.Load() {
+		return
+	}
+	if e.doubts.Add(1) >= verdictImages {
+		e.standDown(reason)
+	}
+}
+
+func (e *directEngine) proved() { e.accepted.Store(true) }
+
+// removeRecords removes records that were just made.
+func (n *node) removeRecords(ctx context.Context, names []string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	var errs []error
+	for _, name := range names {
+		if err := n.client.ImageService().Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("remove the image record %q: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkAgainstCRI asks the CRI whether it sees the image as one that it pulled itself, and says what it sees instead.
@@ -41,7 +88,7 @@ func (p *pull) checkAgainstCRI(ctx context.Context) (mismatch string, err error)
 		return "", nil // the CRI does not look there
 	}
 	deadline := time.Now().Add(checkTimeout)
-	for {
+	for wait := checkPollFirst; ; wait = min(2*wait, checkPollCap) {
 		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 		resp, err := p.node.cri.ImageStatus(callCtx, &criapi.ImageStatusRequest{Image: &criapi.ImageSpec{Image: p.name}})
 		cancel()
@@ -52,7 +99,7 @@ func (p *pull) checkAgainstCRI(ctx context.Context) (mismatch string, err error)
 		if mismatch == "" || time.Now().After(deadline) {
 			return mismatch, nil
 		}
-		timer := time.NewTimer(checkPoll)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()

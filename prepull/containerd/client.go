@@ -38,6 +38,8 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 	}
 	began := time.Now()
 	defer func() { p.progress.stage("pull", time.Since(began)) }()
+	ctx, stop := p.node.aboveFloor(ctx)
+	defer stop()
 	_, err := p.node.client.Pull(
 		ctx, p.name,
 		client.WithResolver(fetched),
@@ -46,6 +48,7 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 		client.WithPullLabels(map[string]string{labelManaged: labelManagedValue}),
 		client.WithChildLabelMap(labelMap),
 	)
+	err = floorCause(ctx, err)
 	if err != nil && errors.Is(asNoRoom(err), ErrNoRoom) {
 		// In this order: on a disk that is quite full containerd cannot remove a snapshot, not even its own clean-up.
 		return errors.Join(err, fetched.abort(ctx, p.node.client.ContentStore()), p.node.removeActive(ctx))

@@ -3,9 +3,11 @@ package containerd
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/distribution/reference"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -23,8 +25,6 @@ func (criEngine) name() string { return EngineCRI }
 
 func (e criEngine) unfit(p *pull) string {
 	switch {
-	case p.source != p.name:
-		return "the image is fetched from another place than its name says"
 	case p.node.namespace != DefaultNamespace:
 		return "the CRI pulls into " + DefaultNamespace + " only"
 	case p.node.found.SnapshotterFrom != "cri":
@@ -42,25 +42,39 @@ func (e criEngine) pull(ctx context.Context, p *pull) error {
 	for _, one := range parts {
 		missing += p.resolved.Layers[one.index].Size
 	}
-	if err := p.node.roomFor(missing); err != nil { // the CRI asks for none
+	if err := p.node.roomFor(missing); err != nil { // it unpacks to no less, and the CRI asks for none
 		return err
 	}
 	began := time.Now()
 	if err := e.ask(ctx, p, parts); err != nil {
 		return err
 	}
-	p.progress.stage("pull", time.Since(began))
-	for _, one := range parts {
-		p.progress.fetched(p.resolved.Layers[one.index].Size)
+	if err := p.adopt(ctx); err != nil { // it may have found the name to stand for something else
+		return err
 	}
+	p.progress.stage("pull", time.Since(began))
+	p.progress.fetched(missing)
 	return nil
+}
+
+// criName is what the CRI is asked for: where the image is fetched from, at the digest that was looked up for all nodes.
+func criName(p *pull) string {
+	if p.image.AtDigest == "" {
+		return p.source
+	}
+	name, _, _ := strings.Cut(p.source, "@")
+	named, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return p.source
+	}
+	return reference.TrimNamed(named).String() + "@" + p.image.AtDigest
 }
 
 // ask has the CRI pull, and follows what it fetches of the missing parts.
 func (e criEngine) ask(ctx context.Context, p *pull, parts []part) error {
-	request := &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: p.name}}
+	request := &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: criName(p)}}
 	if e.credentials != nil {
-		username, secret, err := e.credentials(ctx, p.name, "", 0)
+		username, secret, err := e.credentials(ctx, p.source, "", 0)
 		if err != nil {
 			p.node.log.Error(err, "credentials are not known; trying without", "image", p.name)
 		}
@@ -77,9 +91,15 @@ func (e criEngine) ask(ctx context.Context, p *pull, parts []part) error {
 		defer close(watched)
 		e.watch(watchCtx, p, parts)
 	}()
-	_, err := p.node.images.PullImage(ctx, request)
+	pullCtx, end := p.node.aboveFloor(ctx)
+	_, err := p.node.images.PullImage(pullCtx, request)
+	err = floorCause(pullCtx, err)
+	end()
 	stop()
 	<-watched
+	if err != nil && refusedByVerifier(err) {
+		return fmt.Errorf("%w: %w", errVerifier, err)
+	}
 	if err != nil {
 		return fmt.Errorf("ask the CRI to pull: %w", err)
 	}

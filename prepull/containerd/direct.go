@@ -31,7 +31,12 @@ type directEngine struct {
 	chains flights        // by chain ID: one snapshot is committed once
 	ours   sync.Map       // refs of ingests that this process writes
 	down   atomic.Pointer[string]
-	proved atomic.Bool // the CRI has accepted an image
+
+	accepted atomic.Bool  // the CRI has seen an image of it
+	doubts   atomic.Int32 // images that it did not see, and saw of another engine
+
+	mu    sync.Mutex
+	users map[string]int // pulls by the staging keys of their layers
 }
 
 func newDirectEngine(slots int) *directEngine { return &directEngine{slots: tokens.New(slots)} }
@@ -76,6 +81,11 @@ func (e *directEngine) pull(ctx context.Context, p *pull) error {
 	if err != nil {
 		return err
 	}
+	e.use(parts, 1)
+	defer e.use(parts, -1)
+	if err := p.fits(parts); err != nil {
+		return err
+	}
 	// Layers are unpacked side by side, and committed in order as soon as all below them are.
 	group, groupCtx := errgroup.WithContext(ctx)
 	staged := make([]chan struct{}, len(parts))
@@ -110,6 +120,55 @@ func (e *directEngine) pull(ctx context.Context, p *pull) error {
 		return err
 	}
 	return p.labelConfig(ctx)
+}
+
+// use counts a pull that works with staged layers.
+func (e *directEngine) use(parts []part, by int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.users == nil {
+		e.users = map[string]int{}
+	}
+	for _, one := range parts {
+		if e.users[one.key] += by; e.users[one.key] == 0 {
+			delete(e.users, one.key)
+		}
+	}
+}
+
+// giveBack removes the staged layers of an image that nobody works with.
+func (e *directEngine) giveBack(p *pull) {
+	if p.resolved == nil || p.node.staging == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, chain := range identity.ChainIDs(slices.Clone(p.resolved.DiffIDs)) {
+		one := part{key: chain.Encoded()}
+		if e.users[one.key] == 0 && p.node.staging.has(one.key) {
+			if err := p.node.dropStaged(one); err != nil {
+				p.node.log.V(1).Info("staged layer is not removed", "image", p.name, "reason", err.Error())
+			}
+		}
+	}
+}
+
+// fits reports ErrNoRoom when the layers cannot have room, whatever they unpack to: to no less than they are packed, and
+// blobs that the node keeps come beside that.
+func (p *pull) fits(parts []part) error {
+	var packed int64
+	for _, one := range parts {
+		if p.node.staging == nil || !p.node.staging.has(one.key) {
+			packed += p.resolved.Layers[one.index].Size
+		}
+	}
+	if !p.node.found.DiscardLayers {
+		packed *= 2
+	}
+	if packed == 0 {
+		return nil
+	}
+	return p.node.roomFor(packed)
 }
 
 // missingParts returns the layers whose snapshots are not there. The highest that is there joins the lease, and with it
@@ -181,9 +240,6 @@ func (e *directEngine) stage(ctx context.Context, p *pull, one part) error {
 			return err
 		}
 		defer e.slots.Release()
-		if err := p.node.roomFor(size); err != nil {
-			return err
-		}
 		resumed, err := e.unpack(ctx, p, one, rank, false)
 		again := func(originOnly bool) {
 			p.node.log.Info("layer is fetched again", "image", p.name, "digest", p.resolved.Layers[one.index].Digest, "reason", err.Error())
@@ -218,8 +274,11 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 		return false, err
 	}
 	defer func() { source.settle(err) }() // when the layer is where it survives this process
+	writes := n.claim()
+	defer writes.end()
 	result, err := layer.Unpack(ctx, dir.path, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, source,
-		layer.Options{Guard: func() error { return n.roomFor(0) }})
+		layer.Options{Room: writes.grant, Allowed: n.capacity()})
+	p.written.Add(result.UnpackedBytes)
 	if closed := source.finish(ctx, err); err == nil {
 		err = closed
 	}
@@ -227,7 +286,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	p.progress.stage("inflate", result.Inflate)
 	p.progress.stage("write", result.Write)
 	if err != nil {
-		p.progress.done(-source.bytes.Load())
+		p.progress.done(source.willKeep(err) - source.bytes.Load())
 		return source.resumed(), err
 	}
 	if err := writeImplied(n.staging.path(one.key), result.Implied); err != nil {

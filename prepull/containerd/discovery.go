@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ type Discovery struct {
 	DiscardLayers bool `json:"discardLayers"`
 	// HostDirs are the folders with hosts.toml.
 	HostDirs []string `json:"hostDirs"`
-	// SettingsFrom says where the last two come from: introspection, configDump or default.
+	// SettingsFrom says where the last two come from: introspection, configDump, configFile or default.
 	SettingsFrom string `json:"settingsFrom"`
 }
 
@@ -124,6 +125,8 @@ func (d *Discovery) askCRI(ctx context.Context, cri criapi.ImageServiceClient, s
 // readSettings learns what the CRI does with layers' blobs and where hosts.toml lies. It never fails: the defaults keep
 // blobs, which costs time and loses nothing.
 func (n *node) readSettings(ctx context.Context, d *Discovery, all []*introspectionapi.Plugin) {
+	file, fileErr := readConfigFiles(n.configFile(ctx))
+	defer func() { n.guards = findGuards(all, file) }()
 	for _, p := range all {
 		if p.Type == plugins.CRIServicePlugin.String() && p.ID == "images" && p.Exports["DiscardUnpackedLayers"] != "" {
 			d.DiscardLayers = p.Exports["DiscardUnpackedLayers"] == "true"
@@ -132,12 +135,19 @@ func (n *node) readSettings(ctx context.Context, d *Discovery, all []*introspect
 			return
 		}
 	}
-	if s, err := n.dumpConfig(ctx); err == nil {
-		d.useSettings(s, "configDump")
+	dump, err := n.dumpConfig(ctx)
+	if err == nil {
+		d.useSettings(dump, "configDump")
+		file.registries = file.registries.with(dump.registries)
+		file.verifierDir = cmp.Or(dump.verifierDir, file.verifierDir)
 		return
-	} else if n.log.V(1).Enabled() {
-		n.log.V(1).Info("containerd's settings are not readable", "reason", err.Error())
 	}
+	if fileErr == nil {
+		file.configPath = cmp.Or(file.configPath, defaultHostDirs)
+		d.useSettings(file, "configFile")
+		return
+	}
+	n.log.V(1).Info("containerd's settings are not readable", "reason", errors.Join(err, fileErr).Error())
 	d.HostDirs, d.SettingsFrom = registry.SplitHostDirs(defaultHostDirs), "default"
 }
 

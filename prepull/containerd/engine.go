@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"sync/atomic"
 
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd/internal/registry"
@@ -32,12 +33,6 @@ type engine interface {
 	pull(ctx context.Context, p *pull) error
 }
 
-// selfChecker is an engine that proves itself once a node. check comes after the image's records are written; its error
-// hands the image to the next engine.
-type selfChecker interface {
-	check(ctx context.Context, p *pull) error
-}
-
 // pull is one image on its way.
 type pull struct {
 	node     *node
@@ -46,5 +41,7 @@ type pull struct {
 	source   string // normalised, as it is fetched
 	resolved *registry.Image
 	progress *progress
+	written  atomic.Int64 // bytes that this attempt has unpacked, and of blobs
 	lazy     []lazyLayer // known at the end
+	doubt    func()      // counts against the engine that failed its check, should another bring the image
 }

@@ -59,8 +59,11 @@ func (p *pull) use(image *registry.Image) {
 }
 
 // local returns the image as the node has it under its name; nil when it is not there or not complete.
-func (p *pull) local(ctx context.Context) (*registry.Image, error) {
-	record, err := p.node.client.ImageService().Get(ctx, p.name)
+func (p *pull) local(ctx context.Context) (*registry.Image, error) { return p.localAs(ctx, p.name) }
+
+// localAs looks under another name.
+func (p *pull) localAs(ctx context.Context, name string) (*registry.Image, error) {
+	record, err := p.node.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil, nil //nolint:nilnil // not being there is the usual case, and no error
 	}
@@ -81,8 +84,7 @@ func (p *pull) local(ctx context.Context) (*registry.Image, error) {
 		return nil, nil //nolint:nilerr,nilnil // as above
 	}
 	image.Blobs = []registry.Blob{{Desc: manifest.Config, Data: data}}
-	probe := *p
-	probe.resolved = image
+	probe := pull{node: p.node, resolved: image}
 	there, err := probe.isThere(ctx)
 	if err != nil || !there {
 		return nil, err

@@ -33,6 +33,8 @@ type node struct {
 	found     Discovery
 	registry  *registry.Client
 	keepFree  room
+	ledger    *ledger
+	guards    guards
 	staging   *staging // nil where layers cannot be staged, for the reason below
 	noStaging string
 	pinOwner  string
@@ -62,7 +64,7 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 		return nil, fmt.Errorf("connect to containerd at %s: its client has no gRPC connection", s.cfg.Address)
 	}
 	n := &node{
-		client: c, cri: criapi.NewImageServiceClient(conn), namespace: s.cfg.Namespace, address: s.cfg.Address,
+		ledger: &s.ledger, client: c, cri: criapi.NewImageServiceClient(conn), namespace: s.cfg.Namespace, address: s.cfg.Address,
 		pinOwner: s.cfg.PinOwner, holds: &s.holds, log: s.cfg.Log,
 	}
 	discoverCtx, cancel := context.WithTimeout(n.context(ctx), callTimeout)
@@ -70,7 +72,7 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 	if n.found, err = n.discover(discoverCtx, s.cfg.Snapshotter); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to containerd at %s: %w", s.cfg.Address, err), n.close())
 	}
-	n.registry = s.registryFor(n.found.HostDirs)
+	n.registry = s.registryFor(n.found.HostDirs, n.proxySettings(discoverCtx))
 	n.keepFree = room{bytes: s.cfg.MinFreeBytes, percent: s.cfg.MinFreePercent}
 	n.noStaging = s.openStaging(n)
 	s.cfg.Log.Info("containerd is connected", "version", n.found.Version, "snapshotter", n.found.Snapshotter,
@@ -82,9 +84,9 @@ func (s *Store) connect(ctx context.Context) (*node, error) {
 
 // registryFor returns the client for registries, the same for as long as hosts.toml lies where it did: its buffers bound
 // the memory of all pulls, whichever connection to containerd they belong to. The caller holds mu.
-func (s *Store) registryFor(hostDirs []string) *registry.Client {
-	if s.registry == nil || !slices.Equal(s.hostDirs, hostDirs) {
-		s.hostDirs = hostDirs
+func (s *Store) registryFor(hostDirs []string, proxies string) *registry.Client {
+	if s.registry == nil || !slices.Equal(s.hostDirs, hostDirs) || s.proxies != proxies {
+		s.hostDirs, s.proxies = hostDirs, proxies
 		s.registry = registry.New(registry.Config{
 			HostDirs:    hostDirs,
 			Credentials: s.cfg.Credentials,
@@ -92,6 +94,7 @@ func (s *Store) registryFor(hostDirs []string) *registry.Client {
 			Connections: s.cfg.MaxConcurrentDownloads,
 			Chunk:       s.cfg.ChunkSize,
 			Bandwidth:   s.cfg.Bandwidth,
+			Proxy:       proxyFrom(proxies),
 			Log:         s.cfg.Log,
 		})
 	}

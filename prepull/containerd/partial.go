@@ -43,15 +43,19 @@ type partial struct {
 	bare        bool         // it is the one layer that may go without
 	off         atomic.Bool  // it keeps nothing any longer
 	found       atomic.Int64 // bytes that an earlier attempt had left
+
+	mu      sync.Mutex
+	writes  *claim
+	granted int64
 }
 
 // open returns what keeps a layer, with all that an earlier attempt left of it; nil when somebody else is at it, or when
 // there is nothing left and no room.
-func (a *partials) open(desc ocispec.Descriptor, chunk int, room bool) *partial {
+func (a *partials) open(desc ocispec.Descriptor, chunk int, room bool, writes *claim) *partial {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := &partial{
-		all: a, size: desc.Size, chunk: int64(chunk),
+		all: a, size: desc.Size, chunk: int64(chunk), writes: writes,
 		path: filepath.Join(a.dir, fmt.Sprintf("%s-%d", desc.Digest.Encoded(), chunk)),
 	}
 	if _, busy := a.inUse[p.path]; busy {
@@ -111,6 +115,10 @@ func (p *partial) Save(offset int64, data []byte) {
 	if p.file == nil || p.off.Load() || len(data) == 0 {
 		return
 	}
+	if !p.spend(int64(len(data))) {
+		p.giveUp()
+		return
+	}
 	var entry [8]byte
 	binary.LittleEndian.PutUint64(entry[:], uint64(offset%p.chunk)+uint64(len(data)))
 	_, err := p.file.WriteAt(data, offset)
@@ -120,6 +128,21 @@ func (p *partial) Save(offset int64, data []byte) {
 	if err != nil {
 		p.giveUp()
 	}
+}
+
+// spend takes room for what is kept, without pushing others off the disk.
+func (p *partial) spend(n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.granted < n {
+		granted, err := p.writes.ask(n, 0)
+		if err != nil {
+			return false
+		}
+		p.granted = granted
+	}
+	p.granted -= n
+	return true
 }
 
 // entry is where the count of a range lies.
@@ -145,6 +168,7 @@ func (p *partial) close(keep bool) {
 		return
 	}
 	delete(p.all.inUse, p.path)
+	p.writes.end()
 	if !keep {
 		p.giveUp()
 	}

@@ -40,37 +40,42 @@ func recordNames(name string, target, config digest.Digest) ([]string, error) {
 }
 
 // writeRecords makes the image visible. It comes last: the CRI does not look whether a record's snapshots exist.
-func (p *pull) writeRecords(ctx context.Context) error {
+// It returns the names of those that were not there before.
+func (p *pull) writeRecords(ctx context.Context) (made []string, err error) {
 	names, err := recordNames(p.name, p.resolved.Target.Digest, p.resolved.Config.Digest)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	labels := map[string]string{labelManaged: labelManagedValue}
 	if p.image.Pin {
 		maps.Copy(labels, pinLabels(p.node.pinOwner, time.Now()))
 	}
 	for _, name := range names {
-		if err := p.node.writeRecord(ctx, images.Image{Name: name, Target: p.resolved.Target, Labels: labels}); err != nil {
-			return fmt.Errorf("write the image record %q: %w", name, err)
+		created, err := p.node.writeRecord(ctx, images.Image{Name: name, Target: p.resolved.Target, Labels: labels})
+		if err != nil {
+			return made, fmt.Errorf("write the image record %q: %w", name, err)
+		}
+		if created {
+			made = append(made, name)
 		}
 	}
-	return nil
+	return made, nil
 }
 
 // writeRecord creates a record, or brings target and our labels of an existing one up to date and keeps its others.
-func (n *node) writeRecord(ctx context.Context, img images.Image) error {
+func (n *node) writeRecord(ctx context.Context, img images.Image) (created bool, err error) {
 	service := n.client.ImageService()
 	for {
 		_, err := service.Create(ctx, img)
 		if err == nil || !errdefs.IsAlreadyExists(err) {
-			return err
+			return err == nil, err
 		}
 		old, err := service.Get(ctx, img.Name)
 		if errdefs.IsNotFound(err) {
 			continue // removed between the two calls
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		var changed []string
 		if old.Target.Digest != img.Target.Digest {
@@ -82,10 +87,10 @@ func (n *node) writeRecord(ctx context.Context, img images.Image) error {
 			}
 		}
 		if len(changed) == 0 {
-			return nil
+			return false, nil
 		}
 		if _, err := service.Update(ctx, img, changed...); !errdefs.IsNotFound(err) {
-			return err
+			return false, err
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd/internal/layer"
 	"headstart.dev/prepull/containerd/internal/registry"
 	"headstart.dev/prepull/containerd/internal/tokens"
@@ -44,12 +43,12 @@ func (e *directEngine) open(ctx context.Context, p *pull, desc ocispec.Descripto
 		return nil, err
 	}
 	if !n.found.DiscardLayers {
-		if s.blob, err = e.openBlob(ctx, n, desc); err != nil {
+		if s.blob, err = e.openBlob(ctx, p, desc); err != nil {
 			return nil, err
 		}
 	}
 	options := registry.ReadOptions{Rank: rank, OriginOnly: originOnly, OnBytes: p.progress.fetched, OnNew: done}
-	if s.kept = n.staging.partials.open(desc, n.registry.Chunk(), n.hasRoom(desc.Size+desc.Size/2) == nil); s.kept != nil {
+	if s.kept = n.staging.partials.open(desc, n.registry.Chunk(), n.hasRoom(desc.Size+desc.Size/2), n.claim()); s.kept != nil {
 		options.Partial = s.kept
 	}
 	s.remote = repo.Open(ctx, desc, options)
@@ -64,9 +63,19 @@ func (e *directEngine) open(ctx context.Context, p *pull, desc ocispec.Descripto
 func (s *source) resumed() bool { return s.kept != nil && s.kept.found.Load() > 0 }
 
 // settle ends the keeping of the layer's bytes, with what has become of the layer: they are for another attempt.
-func (s *source) settle(err error) {
-	hopeless := err == nil || prepull.IsPermanent(classify(err)) || errors.Is(err, layer.ErrMemory) // in this engine
-	s.kept.close(!hopeless && !errors.Is(asNoRoom(err), ErrNoRoom))
+func (s *source) settle(err error) { s.kept.close(err != nil && mayResume(err)) }
+
+// mayResume reports whether bytes that came before a layer failed are of use to another attempt.
+func mayResume(err error) bool {
+	return !ofContent(err) && !errors.Is(err, layer.ErrMemory) && !errors.Is(asNoRoom(err), ErrNoRoom)
+}
+
+// willKeep is how many bytes of a layer that failed are there for another attempt.
+func (s *source) willKeep(err error) int64 {
+	if s.kept == nil || s.kept.bare || s.kept.off.Load() || !mayResume(err) {
+		return 0
+	}
+	return s.bytes.Load()
 }
 
 // finish closes all but settle's, and keeps the blob when the layer went well.

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/go-logr/logr"
 
 	"headstart.dev/prepull"
@@ -78,6 +77,7 @@ type Store struct {
 	cfg     Config
 	engines []engine
 	holds   holds
+	ledger  ledger
 	told    sync.Map // why engines were passed over
 
 	mu      sync.Mutex
@@ -86,6 +86,8 @@ type Store struct {
 	// registry serves all connections to containerd as long as hosts.toml lies in hostDirs.
 	registry *registry.Client
 	hostDirs []string
+	proxies  string
+	missed   time.Time // when containerd was first not up
 }
 
 var _ prepull.Store = (*Store)(nil)
@@ -203,7 +205,7 @@ func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull
 	p.node = n
 	p.progress.into(n.found)
 	err = s.pull(n.context(ctx), p)
-	if err == nil || prepull.IsPermanent(classify(err)) {
+	if err == nil || prepull.IsPermanent(classify(err)) || ofContent(err) {
 		n.forgetPartials(p) // of layers that another engine, or nobody, has brought to an end
 	}
 	if err != nil {
@@ -216,69 +218,6 @@ func (s *Store) Pull(ctx context.Context, img prepull.Image, report func(prepull
 		result.Lazy, result.Follow = true, p.follow
 	}
 	return result, nil
-}
-
-func (s *Store) pull(ctx context.Context, p *pull) error {
-	began := time.Now()
-	if err := p.resolve(ctx); err != nil {
-		return err
-	}
-	p.progress.stage("resolve", time.Since(began))
-	ctx, release, err := p.node.lease(ctx, p.resolved.Target.Digest)
-	if err != nil {
-		return err
-	}
-	there, err := p.isThere(ctx)
-	switch {
-	case err != nil:
-	case there:
-		err = p.writeRecords(ctx)
-	default:
-		err = s.runEngines(ctx, p)
-	}
-	if err == nil {
-		err = p.findLazy(ctx)
-	}
-	if err == nil && len(p.lazy) == 0 {
-		p.progress.complete()
-	}
-	// After a failure the lease stays: what was fetched is used by the next attempt.
-	return errors.Join(err, release(ctx, err == nil))
-}
-
-// runEngines hands the image from engine to engine until one succeeds. A failure that no engine can help, such as an
-// image that does not exist, ends the row.
-func (s *Store) runEngines(ctx context.Context, p *pull) error {
-	var errs []error
-	for _, e := range s.engines {
-		if reason := e.unfit(p); reason != "" {
-			s.passOver(p, e, reason)
-			continue
-		}
-		p.progress.engine(e.name())
-		err := e.pull(ctx, p)
-		if err == nil {
-			err = p.writeRecords(ctx)
-		}
-		if checker, ok := e.(selfChecker); ok && err == nil {
-			err = checker.check(ctx, p)
-		}
-		if err == nil {
-			return nil
-		}
-		err = asNoRoom(err)
-		errs = append(errs, fmt.Errorf("engine %s: %w", e.name(), err))
-		p.progress.passedOver(e.name(), err.Error())
-		if ctx.Err() != nil || prepull.IsPermanent(classify(err)) || errors.Is(err, ErrNoRoom) || errdefs.IsUnavailable(err) {
-			break // no engine can help
-		}
-		p.progress.again()
-		s.cfg.Log.Info("engine failed", "image", p.name, "engine", e.name(), "reason", err.Error())
-	}
-	if len(errs) == 0 {
-		return errors.New("no engine fits this node")
-	}
-	return errors.Join(errs...)
 }
 
 // passOver notes why an engine is not used. The journal hears of each reason once: it is one of the node, or of many images.
@@ -329,13 +268,4 @@ func (s *Store) rewrite(name string) string {
 		}
 	}
 	return name
-}
-
-// classify marks what cannot heal.
-func classify(err error) error {
-	if registry.Terminal(err) || errors.Is(err, registry.ErrUnsupported) || errors.Is(err, layer.ErrHostile) ||
-		errors.Is(err, layer.ErrCorrupt) || errors.Is(err, registry.ErrCorrupt) {
-		return prepull.Permanent(err)
-	}
-	return err
 }

@@ -173,6 +173,53 @@ func TestDockerConfigs(t *testing.T) {
 	}
 }
 
+// TestDockerConfigForms are what tools write, and a kubelet or docker reads.
+func TestDockerConfigForms(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	helper := func(name, script string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-credential-"+name), []byte("#!/bin/sh\nread server\n"+script), 0o755)) // it is run
+	}
+	helper("good", `[ "$1" = get ] || exit 9; echo "{\"ServerURL\":\"$server\",\"Username\":\"from $server\",\"Secret\":\"`+hush+`\"}"`)
+	helper("token", `echo '{"Username":"<token>","Secret":"refresh"}'`)
+	helper("empty", "echo credentials not found in native keychain; exit 1")
+	helper("broken", "echo "+hush+"; exit 1")
+	raw := base64.RawStdEncoding.EncodeToString([]byte("u:" + hush)) // of a length that wants padding
+	require.NotZero(t, len(raw)%4)
+	for name, tc := range map[string]struct{ config, image, user, secret, fails string }{
+		"unpadded base64":             {`{"auths":{"quay.io":{"auth":"` + raw + `"}}}`, "quay.io/app", "u", hush, ""},
+		"padded base64":               {`{"auths":{"quay.io":{"auth":"` + base64.StdEncoding.EncodeToString([]byte("u:"+hush)) + `"}}}`, "quay.io/app", "u", hush, ""},
+		"one bad entry among good":    {`{"auths":{"ghcr.io":{"auth":"%%"},"quay.io":{"auth":"` + raw + `"}}}`, "quay.io/app", "u", hush, ""},
+		"a helper of the registry":    {`{"credHelpers":{"quay.io":"good"},"auths":{"quay.io":{"auth":"` + raw + `"}}}`, "quay.io/app", "from quay.io", hush, ""},
+		"of another registry":         {`{"credHelpers":{"ghcr.io":"good"}}`, "quay.io/app", "", "", ""},
+		"of docker hub":               {`{"credHelpers":{"docker.io":"good"}}`, "docker.io/library/app", "from https://index.docker.io/v1/", hush, ""},
+		"a store":                     {`{"credsStore":"token","auths":{"quay.io":{}}}`, "quay.io/app", "", "refresh", ""},
+		"a store beside an entry":     {`{"credsStore":"good","auths":{"quay.io":{"auth":"` + raw + `"}}}`, "quay.io/app", "u", hush, ""},
+		"a store that knows nothing":  {`{"credsStore":"empty"}`, "quay.io/app", "", "", ""},
+		"a store that is not there":   {`{"credsStore":"desktop"}`, "quay.io/app", "", "", ""},
+		"a helper that is not there":  {`{"credHelpers":{"quay.io":"ecr"}}`, "quay.io/app", "", "", "not installed"},
+		"a helper that fails":         {`{"credHelpers":{"quay.io":"broken"}}`, "quay.io/app", "", "", "docker-credential-broken"},
+		"a helper with a path for it": {`{"credHelpers":{"quay.io":"../sh"}}`, "quay.io/app", "", "", "without slash"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config.json")
+			require.NoError(t, os.WriteFile(path, []byte(tc.config), 0o600))
+			keyring, err := credentials.New(credentials.Config{DockerConfigs: []string{path}, Log: logr.Discard()})
+			require.NoError(t, err)
+			host, _, _ := strings.Cut(tc.image, "/")
+			user, secret, err := keyring.Lookup(t.Context(), tc.image, host, 0)
+			if tc.fails != "" {
+				require.ErrorContains(t, err, tc.fails)
+				require.NotContains(t, err.Error(), hush)
+			} else {
+				require.NoError(t, err)
+			}
+			require.Equal(t, tc.user, user)
+			require.Equal(t, tc.secret, secret)
+		})
+	}
+}
+
 // TestNextCredentials come in the kubelet's order, each once, and then there are none.
 func TestNextCredentials(t *testing.T) {
 	dir := t.TempDir()

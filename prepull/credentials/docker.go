@@ -1,12 +1,14 @@
 package credentials
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -19,28 +21,69 @@ type dockerFile struct {
 	optional bool
 }
 
-func (f dockerFile) read() (entries, error) {
-	found, err := readDockerConfig(f.path)
+// find returns what fits an image, best first: the helper that is named for its registry, the file's own entries, and the
+// helper for all.
+func (f dockerFile) find(ctx context.Context, image string) ([]entry, error) {
+	config, err := readDockerConfig(f.path)
 	if f.optional && errors.Is(err, fs.ErrNotExist) {
-		return entries{}, nil
+		return nil, nil
 	}
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := strings.Cut(image, "/")
+	fitting := config.auths.find(image)
+	name, named := config.helperOf(host)
+	if !named && len(fitting) > 0 {
+		return fitting, nil
+	}
+	if name == "" {
+		return fitting, nil
+	}
+	found, err := askHelper(ctx, name, host)
+	if errors.Is(err, errNoHelper) && !named {
+		return fitting, nil // a config that was copied from a desktop
+	}
+	if err == nil && found != (entry{}) {
+		fitting = append([]entry{found}, fitting...)
+	}
+	return fitting, err
 }
 
-func readDockerConfig(path string) (entries, error) {
+// dockerConfig is what a config.json says.
+type dockerConfig struct {
+	auths   entries
+	helpers map[string]string // by host
+	store   string
+	skipped []string // entries that cannot be read
+}
+
+// helperOf returns the program to ask for a host, and whether it is named for it.
+func (c dockerConfig) helperOf(host string) (name string, named bool) {
+	for key, helper := range c.helpers {
+		pattern, ok := patternOf(key)
+		if at, _, _ := strings.Cut(pattern, "/"); ok && (at == host || isDockerHub(at) && isDockerHub(host)) {
+			return helper, true
+		}
+	}
+	return c.store, false
+}
+
+func readDockerConfig(path string) (dockerConfig, error) {
 	data, err := readFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read docker config: %w", err)
+		return dockerConfig{}, fmt.Errorf("read docker config: %w", err)
 	}
 	found, err := parseDockerConfig(data)
 	if err != nil {
-		return nil, fmt.Errorf("read docker config %s: %w", path, err)
+		return dockerConfig{}, fmt.Errorf("read docker config %s: %w", path, err)
 	}
 	return found, nil
 }
 
-// parseDockerConfig reads the auths of a config.json. Its errors quote nothing of the file.
-func parseDockerConfig(data []byte) (entries, error) {
+// parseDockerConfig reads a config.json. Its errors quote nothing of the file. An entry that cannot be read is passed over:
+// it may be any of many registries'.
+func parseDockerConfig(data []byte) (dockerConfig, error) {
 	var config struct {
 		Auths map[string]struct {
 			Auth          string `json:"auth"`
@@ -48,11 +91,13 @@ func parseDockerConfig(data []byte) (entries, error) {
 			Password      string `json:"password"`
 			IdentityToken string `json:"identitytoken"`
 		} `json:"auths"`
+		CredHelpers map[string]string `json:"credHelpers"`
+		CredsStore  string            `json:"credsStore"`
 	}
 	if err := json.Unmarshal(data, &config); err != nil {
-		return nil, errors.New("it is no JSON of the form {\"auths\": {\"registry\": {\"auth\": \"...\"}}}")
+		return dockerConfig{}, errors.New("it is no JSON of the form {\"auths\": {\"registry\": {\"auth\": \"...\"}}}")
 	}
-	found := entries{}
+	found := dockerConfig{auths: entries{}, helpers: config.CredHelpers, store: config.CredsStore}
 	for key, auth := range config.Auths {
 		pattern, ok := patternOf(key)
 		if !ok {
@@ -60,25 +105,39 @@ func parseDockerConfig(data []byte) (entries, error) {
 		}
 		e := entry{username: auth.Username, secret: auth.Password}
 		if auth.Auth != "" {
-			plain, err := base64.StdEncoding.DecodeString(auth.Auth)
-			if err != nil {
-				return nil, fmt.Errorf("the auth of %s is no base64", pattern)
+			var err error
+			if e, err = decodeAuth(auth.Auth); err != nil {
+				found.skipped = append(found.skipped, fmt.Sprintf("the auth of %s %s", pattern, err))
+				continue
 			}
-			username, secret, ok := strings.Cut(string(plain), ":")
-			if !ok {
-				return nil, fmt.Errorf("the auth of %s is not user:password", pattern)
-			}
-			e = entry{username: username, secret: strings.TrimRight(secret, "\x00")}
 		}
 		if auth.IdentityToken != "" {
 			// An empty user name marks a refresh token for the registry client.
 			e = entry{secret: auth.IdentityToken}
 		}
 		if e != (entry{}) {
-			found[pattern] = e
+			found.auths[pattern] = e
 		}
 	}
+	slices.Sort(found.skipped)
 	return found, nil
+}
+
+// decodeAuth reads user:password in base64, with its padding or without: tools write both.
+func decodeAuth(auth string) (entry, error) {
+	encoding := base64.RawStdEncoding
+	if strings.ContainsAny(auth, "-_") {
+		encoding = base64.RawURLEncoding
+	}
+	plain, err := encoding.DecodeString(strings.TrimRight(strings.TrimSpace(auth), "="))
+	if err != nil {
+		return entry{}, errors.New("is no base64")
+	}
+	username, secret, ok := strings.Cut(string(plain), ":")
+	if !ok {
+		return entry{}, errors.New("is not user:password")
+	}
+	return entry{username: username, secret: strings.TrimRight(secret, "\x00\n\r")}, nil
 }
 
 func readFile(path string) ([]byte, error) {

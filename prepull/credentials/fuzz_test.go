@@ -35,7 +35,7 @@ func FuzzDockerConfig(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, data []byte, image string) {
 		found, err := parseDockerConfig(data)
 		if err == nil {
-			found.find(image)
+			found.auths.find(image)
 		}
 	})
 }

@@ -62,8 +62,12 @@ func New(cfg Config) (*Keyring, error) {
 		}
 	}
 	for _, path := range cfg.DockerConfigs {
-		if _, err := readDockerConfig(path); err != nil {
+		found, err := readDockerConfig(path)
+		if err != nil {
 			return nil, err
+		}
+		for _, skipped := range found.skipped {
+			cfg.Log.Info("docker config entry is passed over", "path", path, "reason", skipped)
 		}
 		k.docker = append(k.docker, dockerFile{path: path})
 	}
@@ -103,12 +107,9 @@ func (k *Keyring) Lookup(ctx context.Context, image, host string, attempt int) (
 	}
 	fitting := merged.find(image)
 	for _, f := range k.docker {
-		found, err := f.read()
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		fitting = append(fitting, found.find(image)...)
+		found, err := f.find(ctx, image)
+		errs = append(errs, err)
+		fitting = append(fitting, found...)
 	}
 	fitting = distinct(fitting)
 	if n := max(0, attempt-1); n < len(fitting) {

@@ -117,20 +117,22 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestPermanentFailures name what was wrong and are not tried for ever.
+// TestPermanentFailures name what was wrong and are not tried for ever. What a registry refuses may be pushed or allowed
+// yet: that is asked for again.
 func TestPermanentFailures(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
 	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
 	_, ref := push(t, reg, "permanent", mib)
 	cases := map[string]struct {
-		fault faultproxy.Fault
-		want  string
+		fault    faultproxy.Fault
+		want     string
+		attempts int
 	}{
-		"no such image":      {faultproxy.Fault{Status: http.StatusNotFound}, "404"},
-		"not allowed":        {faultproxy.Fault{Status: http.StatusForbidden}, "403"},
-		"not logged in":      {faultproxy.Fault{Status: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, "401"},
-		"always corrupt":     {faultproxy.Fault{Match: faultproxy.Blobs, After: 1, Corrupt: true}, "match"},
-		"a corrupt manifest": {faultproxy.Fault{Match: faultproxy.Manifests, After: 1, Corrupt: true}, "parse"},
+		"no such image":      {faultproxy.Fault{Status: http.StatusNotFound}, "404", 3},
+		"not allowed":        {faultproxy.Fault{Status: http.StatusForbidden}, "403", 3},
+		"not logged in":      {faultproxy.Fault{Status: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, "401", 3},
+		"always corrupt":     {faultproxy.Fault{Match: faultproxy.Blobs, After: 1, Corrupt: true}, "match", 1},
+		"a corrupt manifest": {faultproxy.Fault{Match: faultproxy.Manifests, After: 1, Corrupt: true}, "parse", 3},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -139,7 +141,7 @@ func TestPermanentFailures(t *testing.T) {
 			require.Equal(t, prepull.StateFailed, status.State)
 			require.Contains(t, status.Error, tc.want)
 			require.NotContains(t, status.Error, "\n")
-			require.Equal(t, 1, status.Attempts)
+			require.Equal(t, tc.attempts, status.Attempts)
 			requireNothingStaged(t, ctd)
 		})
 	}

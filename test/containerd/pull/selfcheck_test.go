@@ -9,7 +9,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -98,9 +100,9 @@ func passOn(ctx context.Context, conn *grpc.ClientConn, method string, in grpc.S
 	}
 }
 
-// TestDirectEngineStandsDownWhereTheCRIDoesNotSeeItsImage shows the check of the first image: a mismatch hands it to the
-// next engine, which finds every layer there, and ends the direct engine's use on the node, with the reason.
-func TestDirectEngineStandsDownWhereTheCRIDoesNotSeeItsImage(t *testing.T) {
+// TestNoEngineIsWarmWithoutTheCRI shows the check of every image by every engine: a CRI that does not see it makes it
+// none that is here, leaves no name behind, and is no verdict on an engine for other images.
+func TestNoEngineIsWarmWithoutTheCRI(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
 	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
 	var refs []string
@@ -126,22 +128,26 @@ func TestDirectEngineStandsDownWhereTheCRIDoesNotSeeItsImage(t *testing.T) {
 	store := newStore(t, ctd, func(cfg *containerd.Config) { cfg.Address = address },
 		containerd.EngineDirect, containerd.EngineClient)
 
-	first := pull(t, store, prepull.Image{Ref: refs[0]})
-	require.Equal(t, containerd.EngineClient, first.Engine)
-	require.Equal(t, sizes[0], first.FetchedBytes, "under the lease of both, what the first engine brought is there for the second")
-	require.Len(t, first.PassedOver, 1)
-	require.Equal(t, containerd.EngineDirect, first.PassedOver[0].Engine)
-	require.Contains(t, first.PassedOver[0].Reason, "the CRI does not see it")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := store.Pull(ctx, prepull.Image{Ref: refs[0]}, nil)
+	require.ErrorContains(t, err, "engine direct")
+	require.ErrorContains(t, err, "engine client")
+	require.ErrorContains(t, err, "the CRI does not see it")
+	_, c := direct(t, ctd)
+	records, err := c.ImageService().List(namespaces.WithNamespace(t.Context(), "k8s.io"))
+	require.NoError(t, err)
+	for _, record := range records {
+		require.NotContains(t, record.Name, "first", "a name that the CRI does not know")
+	}
 
 	forget.Store(false)
-	second := pull(t, store, prepull.Image{Ref: refs[1]})
-	require.Equal(t, containerd.EngineClient, second.Engine, "once is enough for the node")
-	require.Contains(t, second.PassedOver[0].Reason, "it failed its check on this node: the CRI does not see it")
-
-	trusted := newStore(t, ctd, nil, containerd.EngineDirect)
-	third, err := images.Build(t.Context(), images.Sized("third", mib))
-	require.NoError(t, err)
-	ref, _, err := reg.Push(t.Context(), "third:v1", third)
-	require.NoError(t, err)
-	require.Equal(t, containerd.EngineDirect, pull(t, trusted, prepull.Image{Ref: ref}).Engine, "where the CRI sees it the engine stays")
+	for i, ref := range refs {
+		status := pull(t, store, prepull.Image{Ref: ref})
+		require.Equal(t, prepull.StateWarm, status.State, status.Error)
+		if i > 0 {
+			require.Equal(t, containerd.EngineDirect, status.Engine, "one odd image is no verdict on the engine")
+			require.Equal(t, sizes[i], status.FetchedBytes)
+		}
+	}
 }

@@ -2,9 +2,9 @@ package layer
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"path/filepath"
 	"strings"
@@ -15,10 +15,10 @@ import (
 
 // create makes the file of an entry, whatever it is, with all that belongs to it. What is at its place is removed first,
 // unless both are directories.
-func (x *extractor) create(header *tar.Header, in *folder, base string) error {
+func (x *extractor) create(ctx context.Context, header *tar.Header, in *folder, base string) error {
 	switch header.Typeflag {
 	case tar.TypeReg:
-		return x.createFile(header, in, base)
+		return x.createFile(ctx, header, in, base)
 	case tar.TypeDir:
 		return x.createDir(header, in, base)
 	case tar.TypeSymlink:
@@ -70,7 +70,7 @@ func (x *extractor) clear(in *folder, base string) (*folder, error) {
 
 // createFile makes a regular file and writes it. Owner and mode are those with which it was made where nothing else is
 // asked for: that saves two of five calls for most files.
-func (x *extractor) createFile(header *tar.Header, in *folder, base string) error {
+func (x *extractor) createFile(ctx context.Context, header *tar.Header, in *folder, base string) error {
 	mode := uint32(header.Mode & 0o7777)
 	fd := -1
 	in, err := x.place(in, base, func(in *folder) (err error) {
@@ -80,7 +80,7 @@ func (x *extractor) createFile(header *tar.Header, in *folder, base string) erro
 	if err != nil {
 		return fmt.Errorf("make a file: %w", err)
 	}
-	err = x.copyBody(fd)
+	err = x.copyBody(ctx, header, fd)
 	if err == nil && !x.madeAsAsked(header, in, fd, mode) {
 		err = x.describeFile(header, fd, mode)
 	}
@@ -95,26 +95,6 @@ func (x *extractor) createFile(header *tar.Header, in *folder, base string) erro
 		return fmt.Errorf("set its times: %w", err)
 	}
 	return nil
-}
-
-// copyBody writes what the tar has of the present entry.
-func (x *extractor) copyBody(fd int) error {
-	for {
-		n, err := x.tar.Read(x.buffer)
-		for data := x.buffer[:n]; len(data) > 0; {
-			written, err := unix.Write(fd, data)
-			if err != nil && !errors.Is(err, unix.EINTR) {
-				return fmt.Errorf("write: %w", err)
-			}
-			data = data[max(0, written):]
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // madeAsAsked reports whether a file has its owner and mode already. The first file of a directory is looked at: a

@@ -29,7 +29,6 @@ type extractor struct {
 	root   string
 	rootFD int
 	base   bool // whiteouts remove what this layer has made, instead of hiding what others have
-	guard  func() error
 	stream *pipe
 	tar    *tar.Reader
 	buffer []byte
@@ -48,6 +47,10 @@ type extractor struct {
 	named   []dirTimes
 
 	names, remembered int64 // bytes that names of directories may take, and take
+
+	room    Room
+	granted int64 // what of it is left
+	entries int   // that were announced
 }
 
 // implies remembers a directory that no entry has named.
@@ -74,7 +77,7 @@ func extract(ctx context.Context, root string, base bool, stream *pipe, options 
 		return nil, machineError{fmt.Errorf("open %s: %w", root, err)}
 	}
 	x := &extractor{
-		root: filepath.Clean(root), rootFD: rootFD, base: base, guard: options.Guard, names: options.AllowedNames, stream: stream, tar: tar.NewReader(stream),
+		root: filepath.Clean(root), rootFD: rootFD, base: base, room: options.Room, names: options.AllowedNames, stream: stream, tar: tar.NewReader(stream),
 		buffer: make([]byte, copySize), folders: map[string]*folder{}, inherits: hasDefaultACL(root),
 		uid: os.Geteuid(), gid: os.Getegid(), umask: processUmask(),
 		implied: map[string]struct{}{}, seen: map[uint64]struct{}{}, seed: maphash.MakeSeed(), opaque: map[string]struct{}{},
@@ -83,7 +86,7 @@ func extract(ctx context.Context, root string, base bool, stream *pipe, options 
 		x.forget()
 		_ = unix.Close(rootFD)
 	}()
-	if err := x.entries(ctx); err != nil {
+	if err := x.all(ctx); err != nil {
 		return nil, err
 	}
 	if err := x.setTimes(); err != nil {
@@ -92,21 +95,15 @@ func extract(ctx context.Context, root string, base bool, stream *pipe, options 
 	return x.impliedDirs()
 }
 
-// Guards: how often it is asked whether there is still room.
-const (
-	guardBytes   = 64 << 20
-	guardEntries = 8192
-)
-
 // What is remembered of a path until the layer ends, in bytes beside its name, as measured.
 const (
 	nameWeight = 64 // of a directory
 	hashWeight = 16 // of any entry in a base layer
 )
 
-func (x *extractor) entries(ctx context.Context) error {
-	nextGuard := int64(guardBytes)
-	for count := 1; ; count++ {
+// all makes the files of all entries.
+func (x *extractor) all(ctx context.Context) error {
+	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
@@ -117,14 +114,8 @@ func (x *extractor) entries(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if x.guard != nil && (count%guardEntries == 0 || x.stream.bytes >= nextGuard) {
-			nextGuard = x.stream.bytes + guardBytes
-			if err := x.guard(); err != nil {
-				return machineError{err}
-			}
-		}
 		header.Name = filepath.Clean(header.Name)
-		if err := x.entry(header); err != nil {
+		if err := x.entry(ctx, header); err != nil {
 			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
 		if x.remembered+int64(len(x.seen))*hashWeight > x.names {
@@ -134,7 +125,7 @@ func (x *extractor) entries(ctx context.Context) error {
 }
 
 // entry makes one file. The header's name is clean.
-func (x *extractor) entry(header *tar.Header) error {
+func (x *extractor) entry(ctx context.Context, header *tar.Header) error {
 	if max(len(header.Name), len(header.Linkname)) >= unix.PathMax {
 		return unix.ENAMETOOLONG
 	}
@@ -149,7 +140,10 @@ func (x *extractor) entry(header *tar.Header) error {
 	if strings.HasPrefix(base, whiteoutPrefix) {
 		return x.whiteout(header, in, base)
 	}
-	if err := x.create(header, in, base); err != nil {
+	if err := x.announce(ctx, header); err != nil {
+		return err
+	}
+	if err := x.create(ctx, header, in, base); err != nil {
 		return err
 	}
 	rel := in.child(base)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -23,13 +24,8 @@ var (
 	ErrCorrupt = errors.New("the bytes do not match their digest")
 	// ErrHostile: the bytes are as named, and what they hold is refused or makes no sense.
 	ErrHostile = errors.New("the layer is refused")
-)
-
-// The bound on what a layer may grow to. Real layers inflate three- to tenfold, one of zeros or of logs some hundredfold;
-// deflate ends at 1032, zstd knows no end. A small layer may be anything up to a gibibyte.
-const (
-	maxRatio      = 300
-	alwaysAllowed = 1 << 30
+	// ErrOversize: it unpacks to more than any room that could be made.
+	ErrOversize = errors.New("the layer is too large")
 )
 
 // namesAllowed holds half a million directories, or four million files of a base layer, and keeps a layer of nothing but
@@ -47,9 +43,9 @@ type Layer struct {
 
 // Options of one Unpack.
 type Options struct {
-	// Guard is asked every 64 MiB and every 8192 files whether there is still room; its error ends the work.
-	Guard func() error
-	// Allowed is what any layer may unpack to, in bytes, however small it is; 0 is a gibibyte.
+	// Room grants what is written; nil grants all.
+	Room Room
+	// Allowed is what the layer may unpack to, in bytes; 0 is no bound. Beyond it is ErrOversize.
 	Allowed int64
 	// AllowedNames is the memory that a layer's paths may take, in bytes; 0 is 64 MiB.
 	AllowedNames int64
@@ -72,13 +68,13 @@ func Unpack(ctx context.Context, dir string, l Layer, src io.Reader, options Opt
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if options.Allowed == 0 {
-		options.Allowed = alwaysAllowed
+		options.Allowed = math.MaxInt64
 	}
 	if options.AllowedNames == 0 {
 		options.AllowedNames = namesAllowed
 	}
 	in := &meter{reader: src, digester: l.Desc.Digest.Algorithm().Hash()}
-	blocks := newPipe(ctx, l.DiffID.Algorithm().Hash(), max(options.Allowed, l.Desc.Size*maxRatio))
+	blocks := newPipe(ctx, l.DiffID.Algorithm().Hash(), options.Allowed)
 	inflated := make(chan error, 1)
 	var result Result
 	go func() {
@@ -121,7 +117,7 @@ func verify(l Layer, in *meter, out *pipe, err error) error {
 	if got := digest.NewDigest(l.Desc.Digest.Algorithm(), in.digester); got != l.Desc.Digest || in.bytes != l.Desc.Size {
 		return fmt.Errorf("layer %s: %d bytes with the digest %s: %w", l.Desc.Digest, in.bytes, got, ErrCorrupt)
 	}
-	if errors.Is(err, ErrMemory) {
+	if errors.Is(err, ErrMemory) || errors.Is(err, ErrOversize) {
 		return fmt.Errorf("layer %s: %w", l.Desc.Digest, err)
 	}
 	if err != nil {

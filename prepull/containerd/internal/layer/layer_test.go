@@ -132,7 +132,7 @@ func TestUnpackTellsCorruptFromHostile(t *testing.T) {
 		"a diff ID that lies":       {wrongDiff, packed, layer.ErrHostile},
 		"no tar":                    {describe(noTar, nil, ocispec.MediaTypeImageLayerGzip), noTar, layer.ErrHostile},
 		"no gzip behind the header": {describe([]byte{0x1f, 0x8b, 8, 1, 2, 3}, nil, ocispec.MediaTypeImageLayerGzip), []byte{0x1f, 0x8b, 8, 1, 2, 3}, layer.ErrHostile},
-		"a bomb":                    {describe(bomb, nil, ocispec.MediaTypeImageLayerGzip), bomb, layer.ErrHostile},
+		"a bomb":                    {describe(bomb, nil, ocispec.MediaTypeImageLayerGzip), bomb, layer.ErrOversize},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := unpack(t, tc.layer, tc.data)
@@ -191,7 +191,7 @@ func TestUnpackPassesOnErrorsOfTheMachine(t *testing.T) {
 	tarball = tarOf(t, many...)
 	full := errors.New("no room")
 	_, err = layer.Unpack(t.Context(), t.TempDir(), describe(tarball, tarball, ocispec.MediaTypeImageLayer), bytes.NewReader(tarball),
-		layer.Options{Guard: func() error { return full }})
+		layer.Options{Room: func(int64, int64) (int64, error) { return 0, full }})
 	require.ErrorIs(t, err, full)
 	require.NotErrorIs(t, err, layer.ErrHostile)
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -50,7 +51,9 @@ type Config struct {
 	Chunk       int
 	// Bandwidth caps what Readers take, in bytes a second; 0 is no cap.
 	Bandwidth int64
-	Log       logr.Logger
+	// Proxy chooses the proxy of a request, as http.Transport's does; nil follows this process's environment.
+	Proxy func(*http.Request) (*url.URL, error)
+	Log   logr.Logger
 }
 
 // The defaults hold memory to 128 MiB. Registries on S3 give a connection some 40 to 100 MiB/s, and 8 MiB are then
@@ -99,7 +102,7 @@ func (c *Client) Repository(ctx context.Context, name string) (*Repository, erro
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r, known := c.repos[spec.Locator]; known && time.Since(r.created) < repositoryTTL {
+	if r, known := c.repos[spec.Locator]; known && time.Since(r.created) < repositoryTTL && r.hostsFile.unchanged() {
 		return r, nil
 	}
 	r, err := c.open(ctx, spec)
@@ -118,14 +121,19 @@ func (c *Client) open(ctx context.Context, spec reference.Spec) (*Repository, er
 		domain:  domain,
 		path:    strings.TrimPrefix(spec.Locator, domain+"/"),
 		created: time.Now(),
+		lookups: &lookups{},
 	}
-	registryHosts, err := c.hosts(ctx, spec.Locator, nil)(domain)
+	r.hostsFile = readHostsFile(c.cfg.HostDirs, domain)
+	if r.hostsFile.problem != nil {
+		c.cfg.Log.Error(r.hostsFile.problem, "registry's hosts file is passed over, as containerd does", "registry", domain)
+	}
+	registryHosts, err := c.hosts(ctx, r, nil)(domain)
 	if err != nil {
 		return nil, fmt.Errorf("read the registry hosts of %s: %w; see the hosts.toml under %s", domain, err, strings.Join(c.cfg.HostDirs, ", "))
 	}
 	for _, h := range registryHosts {
 		if h.Capabilities.Has(docker.HostCapabilityPull) {
-			r.hosts = append(r.hosts, newHost(h))
+			r.hosts = append(r.hosts, newHost(h, r.renew(h, nil)))
 		}
 	}
 	if len(r.hosts) == 0 {
@@ -139,7 +147,7 @@ type login struct{ host, username, secret string }
 
 // hosts reads hosts.toml as the CRI does, with a transport made for many ranges at once. chosen, if any, is what to log in
 // with at its host.
-func (c *Client) hosts(ctx context.Context, image string, chosen *login) docker.RegistryHosts {
+func (c *Client) hosts(ctx context.Context, r *Repository, chosen *login) docker.RegistryHosts {
 	options := config.HostOptions{
 		HostDir: hostDir(c.cfg.HostDirs),
 		UpdateClient: func(client *http.Client) error {
@@ -147,6 +155,10 @@ func (c *Client) hosts(ctx context.Context, image string, chosen *login) docker.
 				t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, maxIdleConns
 				t.DisableCompression = true // a registry that gzips blobs once more would break every range
 				t.WriteBufferSize, t.ReadBufferSize = 4<<10, 64<<10
+				if c.cfg.Proxy != nil {
+					t.Proxy = c.cfg.Proxy
+				}
+				client.Transport = hinting{t}
 			}
 			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 			return nil
@@ -157,7 +169,9 @@ func (c *Client) hosts(ctx context.Context, image string, chosen *login) docker.
 			if chosen != nil && chosen.host == host {
 				return chosen.username, chosen.secret, nil
 			}
-			return c.lookUp(context.WithoutCancel(ctx), image, host, 0)
+			username, secret, err := c.lookUp(context.WithoutCancel(ctx), r.spec.Locator, host, 0)
+			r.lookups.note(host, err)
+			return username, secret, nil // as nobody, where it cannot be known
 		}
 	}
 	return config.ConfigureHosts(ctx, options)

@@ -20,6 +20,8 @@ var (
 	ErrUnauthorized = errors.New("not authorized")
 	// ErrRefused: the registry understood the request and will never serve it.
 	ErrRefused = errors.New("refused")
+	// ErrFetch: it did not come from the registry, whatever the reason. Whoever asks in another way may get it.
+	ErrFetch = errors.New("not fetched")
 	// ErrCorrupt: the bytes are not those that the digest names.
 	ErrCorrupt = errors.New("content does not match its digest")
 )
@@ -93,7 +95,16 @@ const (
 	requestRetryCap  = 5 * time.Second
 )
 
-// pause waits before the retry that follows the given number of failures, or as long as the registry asked for.
+// RetryAfter returns how long a registry, or its token server, wants to be left alone; 0 when none has said so.
+func RetryAfter(err error) time.Duration {
+	if status, ok := errors.AsType[*statusError](err); ok {
+		return status.retryAfter
+	}
+	return 0
+}
+
+// pause waits before the retry that follows the given number of failures, or as long as the registry asked for. It does not
+// begin to wait for longer than there is time.
 func pause(ctx context.Context, failures int, cause error) error {
 	wait := requestRetryCap
 	if shift := failures - 1; shift < 10 {
@@ -103,6 +114,9 @@ func pause(ctx context.Context, failures int, cause error) error {
 	if status, ok := errors.AsType[*statusError](cause); ok && status.retryAfter > 0 {
 		// All nodes of a scale-up are told the same number: spread them over another tenth of it.
 		wait = status.retryAfter + rand.N(status.retryAfter/10+1) //nolint:gosec // jitter needs no secrecy
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+		return context.DeadlineExceeded
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

@@ -26,7 +26,7 @@ func FuzzManifest(f *testing.F) {
 			require.NoError(t, child.Digest.Validate())
 		}
 		var image Image
-		if image.readManifest(ocispec.Descriptor{}, manifest) != nil || image.readConfig(config) != nil {
+		if image.readManifest(ocispec.Descriptor{}, manifest) != nil || image.readConfig(config, ocispec.Descriptor{Platform: &ocispec.Platform{}}, platforms.Default()) != nil {
 			return
 		}
 		require.Len(t, image.DiffIDs, len(image.Layers))

@@ -15,7 +15,6 @@ import (
 	"unicode"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 )
 
 // The breaker: after breakerFailures failures in a row a mirror is left alone for breakerRest. The last host, the
@@ -48,7 +47,11 @@ type host struct {
 	corruptTill time.Time
 }
 
-func newHost(h docker.RegistryHost) *host { return &host{RegistryHost: h} }
+// newHost takes a host with the authorizer that renew makes when its own has failed.
+func newHost(h docker.RegistryHost, renew func() docker.Authorizer) *host {
+	h.Authorizer = &authorizer{now: h.Authorizer, renew: renew}
+	return &host{RegistryHost: h}
+}
 
 // usable reports whether the breaker lets a request through.
 func (h *host) usable(now time.Time) bool {
@@ -147,7 +150,7 @@ func (r *Repository) send(ctx context.Context, h *host, method, target string, h
 }
 
 func (r *Repository) follow(ctx context.Context, h *host, method, target string, header http.Header) (*http.Response, error) {
-	var refused []*http.Response
+	refused := map[string][]*http.Response{} // by host: a redirect may lead to another registry, with tokens of its own
 	for range maxRedirects {
 		resp, err := r.once(ctx, h, method, target, header)
 		if err != nil {
@@ -157,13 +160,17 @@ func (r *Repository) follow(ctx context.Context, h *host, method, target string,
 		case http.StatusUnauthorized:
 			status := newStatusError(resp)
 			closeBody(resp)
-			refused = append(refused, resp)
+			at := resp.Request.URL.Host
+			refused[at] = append(refused[at], resp)
 			auth := h.authorizer()
-			if len(refused) > 2 || auth == nil {
+			if len(refused[at]) > 2 || auth == nil {
 				return nil, status
 			}
-			if err := auth.AddResponses(ctx, refused); err != nil {
-				return nil, fmt.Errorf("log in at %s: %w", h.Host, status)
+			if err := auth.AddResponses(ctx, refused[at]); err != nil {
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+				return nil, fmt.Errorf("log in at %s: %w", at, status)
 			}
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 			closeBody(resp)
@@ -197,10 +204,10 @@ func (r *Repository) once(ctx context.Context, h *host, method, target string, h
 		for key, values := range h.Header {
 			req.Header[key] = append(req.Header[key], values...)
 		}
-		if auth := h.authorizer(); auth != nil {
-			if err := auth.Authorize(ctx, req); err != nil {
-				return nil, fmt.Errorf("log in at %s: %w", h.Host, authError(err))
-			}
+	}
+	if auth := h.authorizer(); auth != nil { // it knows which host has asked for what
+		if err := auth.Authorize(ctx, req); err != nil {
+			return nil, fmt.Errorf("log in at %s: %w", req.URL.Host, err)
 		}
 	}
 	resp, err := h.Client.Do(req)
@@ -247,13 +254,5 @@ type cancelOnClose struct {
 func (c *cancelOnClose) Close() error {
 	err := c.ReadCloser.Close()
 	c.cancel(nil)
-	return err
-}
-
-// authError gives the failure of a token server its meaning.
-func authError(err error) error {
-	if status, ok := errors.AsType[remoteserrors.ErrUnexpectedStatus](err); ok {
-		return &statusError{code: status.StatusCode, host: "its token server"}
-	}
 	return err
 }

@@ -85,7 +85,7 @@ func (c *Client) Resolve(ctx context.Context, name string, platform platforms.Ma
 		return nil, err
 	}
 	image.Blobs = append(image.Blobs, Blob{Desc: image.Config, Data: config})
-	if err := image.readConfig(config); err != nil {
+	if err := image.readConfig(config, desc, platform); err != nil {
 		return nil, fmt.Errorf("read the config %s of %s: %w", image.Config.Digest, name, err)
 	}
 	return image, nil
@@ -213,14 +213,20 @@ func (i *Image) readManifest(desc ocispec.Descriptor, body []byte) error {
 	return nil
 }
 
-func (i *Image) readConfig(body []byte) error {
+// readConfig reads the config of the manifest that desc stands for.
+func (i *Image) readConfig(body []byte, desc ocispec.Descriptor, platform platforms.MatchComparer) error {
 	var config struct {
+		ocispec.Platform
 		RootFS struct {
 			DiffIDs []digest.Digest `json:"diff_ids"`
 		} `json:"rootfs"`
 	}
 	if err := json.Unmarshal(body, &config); err != nil {
 		return fmt.Errorf("parse: %w: %w", err, ErrRefused)
+	}
+	if desc.Digest != i.Target.Digest && desc.Platform == nil && !platform.Match(platforms.Normalize(config.Platform)) {
+		// containerd looks at this child of the index, as we do, and at no other.
+		return fmt.Errorf("the index names no platform for it, and it is for %s: %w", platforms.Format(config.Platform), ErrUnsupported)
 	}
 	if len(config.RootFS.DiffIDs) != len(i.Layers) {
 		return fmt.Errorf("%d diff_ids for %d layers: %w", len(config.RootFS.DiffIDs), len(i.Layers), ErrRefused)

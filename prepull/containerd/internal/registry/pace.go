@@ -189,11 +189,9 @@ func (rd *Reader) fill(ctx context.Context, body io.ReadCloser, l *lane) error {
 		windowBytes += n
 		l.got.Store(int64(got))
 		cl.pace.got(time.Now(), n)
-		st.timer.Reset(time.Hour) // a slow disk is not the connection's fault
 		began := time.Now()
 		l.save(got)
-		windowStart = windowStart.Add(time.Since(began))
-		st.timer.Reset(st.timeout)
+		windowStart = windowStart.Add(time.Since(began)) // a slow disk is not the connection's fault
 		if n > 0 && rd.options.OnBytes != nil {
 			rd.options.OnBytes(int64(n))
 		}
@@ -207,11 +205,9 @@ func (rd *Reader) fill(ctx context.Context, body io.ReadCloser, l *lane) error {
 			return fmt.Errorf("read a range: %w", err)
 		}
 		if cl.limiter != nil {
-			st.timer.Reset(time.Hour) // the wait is ours, not the connection's
 			if err := cl.limiter.WaitN(ctx, n); err != nil {
 				return err
 			}
-			st.timer.Reset(st.timeout)
 			continue // a capped connection says nothing about the network
 		}
 		if elapsed := time.Since(windowStart); elapsed >= slowWindow {

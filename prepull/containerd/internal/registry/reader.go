@@ -242,7 +242,7 @@ func (rd *Reader) fetch(c *chunk) error {
 	if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
 		return err
 	}
-	return fmt.Errorf("fetch blob %s of %s: %w", rd.desc.Digest, rd.repo.spec.Locator, err)
+	return fmt.Errorf("fetch blob %s of %s: %w", rd.desc.Digest, rd.repo.spec.Locator, rd.repo.fault(err))
 }
 
 // rangeAttempts is how many failures in a row without a new byte end a range, and with it this attempt at the image. At
@@ -262,8 +262,9 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 			return err
 		}
 		if more := int(l.got.Load()); more > 0 {
-			*got += more
-			failures = 0
+			if *got += more; !errors.Is(err, errDrip) {
+				failures = 0
+			}
 		}
 		switch {
 		case Terminal(err) && redirect != "":
@@ -275,13 +276,10 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 			}
 			continue
 		case Terminal(err):
-			return err
+			return rd.repo.lookups.explain(h.Host, err)
 		}
 		rd.repo.client.pace.failed(err)
-		if failures++; failures >= t.attempts || t.passOn(err) {
-			return err
-		}
-		if err := pause(rd.ctx, failures, err); err != nil {
+		if failures++; failures >= t.attempts || t.passOn(err) || pause(rd.ctx, failures, err) != nil {
 			return err
 		}
 	}
@@ -342,12 +340,12 @@ func (rd *Reader) request(ctx context.Context, h *host, l *lane, timeout time.Du
 	}
 	defer func() { _ = resp.Body.Close() }()
 	switch {
+	case redirect == "" && refusesRanges(resp):
+		return redirect, errNoRanges
 	case resp.StatusCode == http.StatusOK && l.offset == 0 && resp.ContentLength == int64(len(l.data)):
 		// The whole blob is what was asked for.
 	case resp.StatusCode == http.StatusOK:
 		return redirect, errNoRanges
-	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		return redirect, fmt.Errorf("%s has fewer than the %d bytes that the manifest declares: %w", h.Host, rd.desc.Size, ErrRefused)
 	case resp.StatusCode != http.StatusPartialContent:
 		return redirect, newStatusError(resp)
 	default:
@@ -362,6 +360,18 @@ func (rd *Reader) request(ctx context.Context, h *host, l *lane, timeout time.Du
 	rd.served[h] = true
 	rd.mu.Unlock()
 	return redirect, rd.fill(ctx, resp.Body, l)
+}
+
+// refusesRanges reports whether it is the range that the server takes amiss, or a range of something else that it sends:
+// the blob may come as a whole. Its length and digest are looked at then as well.
+func refusesRanges(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestedRangeNotSatisfiable, http.StatusNotImplemented:
+		return true
+	case http.StatusOK, http.StatusPartialContent:
+		return len(encodings(resp)) > 0
+	}
+	return false
 }
 
 // dropRedirect forgets a redirect target, unless a newer one has taken its place.

@@ -43,6 +43,9 @@ type Repository struct {
 	path    string // library/nginx
 	hosts   []*host
 	created time.Time
+	lookups *lookups
+
+	hostsFile hostsFile
 
 	refreshing sync.Mutex // one new log-in at a time
 }
@@ -70,7 +73,7 @@ func (r *Repository) Head(ctx context.Context, tag string) (ocispec.Descriptor, 
 		return desc.Digest.Validate()
 	})
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("resolve %s:%s: %w", r.spec.Locator, tag, err)
+		return ocispec.Descriptor{}, fmt.Errorf("resolve %s:%s: %w", r.spec.Locator, tag, r.fault(err))
 	}
 	return desc, nil
 }
@@ -100,7 +103,7 @@ func (r *Repository) Manifest(ctx context.Context, object string) (ocispec.Descr
 		return nil
 	})
 	if err != nil {
-		return ocispec.Descriptor{}, nil, fmt.Errorf("fetch the manifest %s of %s: %w", object, r.spec.Locator, err)
+		return ocispec.Descriptor{}, nil, fmt.Errorf("fetch the manifest %s of %s: %w", object, r.spec.Locator, r.fault(err))
 	}
 	return desc, body, nil
 }
@@ -124,7 +127,7 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, limit in
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("fetch blob %s of %s: %w", desc.Digest, r.spec.Locator, err)
+		return nil, fmt.Errorf("fetch blob %s of %s: %w", desc.Digest, r.spec.Locator, r.fault(err))
 	}
 	return body, nil
 }
@@ -144,7 +147,11 @@ func (r *Repository) get(ctx context.Context, h *host, kind, object string, limi
 	}
 	stall := newStall(resp.Body, bodyStallTimeout)
 	defer stall.stop()
-	body, err := io.ReadAll(io.LimitReader(stall, limit+1))
+	plain, err := decoded(resp, stall)
+	if err != nil {
+		return "", nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(plain, limit+1))
 	if err != nil {
 		return "", nil, fmt.Errorf("read from %s: %w", h.Host, err)
 	}
@@ -185,10 +192,9 @@ func (r *Repository) tryHost(ctx context.Context, t turn, request func() error) 
 				return err
 			}
 			continue
-		case Terminal(err) || failures >= t.attempts || t.passOn(err):
-			return err
-		}
-		if err := pause(ctx, failures, err); err != nil {
+		case Terminal(err):
+			return r.lookups.explain(t.host.Host, err)
+		case failures >= t.attempts || t.passOn(err) || pause(ctx, failures, err) != nil:
 			return err
 		}
 	}
@@ -210,39 +216,52 @@ func (r *Repository) logInAgain(ctx context.Context, h *host, refused docker.Aut
 	attempt := h.nextLogin()
 	if attempt > maxLogins {
 		h.noLogin()
-		return refusal
+		return r.lookups.explain(h.Host, refusal)
 	}
 	username, secret, err := r.client.lookUp(ctx, r.spec.Locator, h.Host, attempt)
-	if err != nil {
+	r.lookups.note(h.Host, err)
+	if err != nil || (attempt > 1 && username == "" && secret == "") {
 		h.noLogin()
-		return fmt.Errorf("%w (look for other credentials: %w)", refusal, err)
+		return r.lookups.explain(h.Host, refusal)
 	}
-	if attempt > 1 && username == "" && secret == "" {
-		h.noLogin()
-		return refusal
-	}
-	registryHosts, err := r.client.hosts(ctx, r.spec.Locator, &login{host: h.Host, username: username, secret: secret})(r.domain)
-	if err != nil {
-		h.noLogin()
-		return fmt.Errorf("read the registry hosts of %s: %w", r.domain, err)
-	}
-	for _, again := range registryHosts {
-		if again.Host == h.Host && again.Path == h.Path {
-			h.mu.Lock()
-			h.Authorizer = again.Authorizer
-			h.mu.Unlock()
-		}
-	}
+	chosen := &login{host: h.Host, username: username, secret: secret}
+	renew := r.renew(h.RegistryHost, chosen)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Authorizer = &authorizer{now: renew(), renew: renew}
 	return nil
 }
 
-// hostsError joins what the hosts said. Only when all agree that it is not there, or that they refuse, is that final:
-// a mirror's 404 beside an origin that is down is not.
+// renew returns what makes an authorizer of a host, which remembers nothing.
+func (r *Repository) renew(of docker.RegistryHost, chosen *login) func() docker.Authorizer {
+	return func() docker.Authorizer {
+		ctx, cancel := context.WithTimeout(context.Background(), credentialsTimeout)
+		defer cancel()
+		all, err := r.client.hosts(ctx, r, chosen)(r.domain)
+		if err != nil {
+			return nil // the file has changed meanwhile, and is read anew with the next attempt
+		}
+		for _, h := range all {
+			if h.Host == of.Host && h.Path == of.Path {
+				return h.Authorizer
+			}
+		}
+		return nil
+	}
+}
+
+// hostsError joins what the hosts said. Only when all agree that it is not there, or that they refuse, is that their
+// answer: a mirror's 404 beside an origin that is down is not, and an origin's beside a mirror that was too slow is not.
 func hostsError(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
 	last := errs[len(errs)-1]
+	for _, err := range errs {
+		if Terminal(last) && !Terminal(err) {
+			last = fmt.Errorf("%w (and %s)", err, last.Error())
+		}
+	}
 	if Terminal(last) {
 		return last
 	}

@@ -14,11 +14,8 @@ func (rd *Reader) readStream(p []byte) (int, error) {
 	for failures := 0; ; {
 		if rd.stream == nil {
 			if err := rd.openStream(); err != nil {
-				if failures++; Terminal(err) || failures >= rangeAttempts || rd.ctx.Err() != nil {
-					return 0, rd.cause(err)
-				}
-				if err := pause(rd.ctx, failures, err); err != nil {
-					return 0, err
+				if failures++; Terminal(err) || failures >= rangeAttempts || rd.ctx.Err() != nil || pause(rd.ctx, failures, err) != nil {
+					return 0, rd.cause(fmt.Errorf("fetch blob %s: %w", rd.desc.Digest, rd.repo.fault(err)))
 				}
 				continue
 			}
@@ -33,8 +30,8 @@ func (rd *Reader) readStream(p []byte) (int, error) {
 		if err != nil {
 			_ = rd.stream.Close()
 			rd.stream = nil
-			if failures++; failures >= rangeAttempts || rd.ctx.Err() != nil {
-				return 0, rd.cause(fmt.Errorf("fetch blob %s: %w", rd.desc.Digest, unexpected(err)))
+			if failures++; failures >= rangeAttempts || rd.ctx.Err() != nil || errors.Is(err, errDrip) {
+				return 0, rd.cause(fmt.Errorf("fetch blob %s: %w", rd.desc.Digest, rd.repo.fault(unexpected(err))))
 			}
 		}
 	}
@@ -54,11 +51,17 @@ func (rd *Reader) openStream() error {
 			continue
 		}
 		st := newStall(resp.Body, bodyStallTimeout)
-		rd.stream = stallCloser{st}
+		plain, err := decoded(resp, st)
+		if err != nil {
+			_ = resp.Body.Close()
+			errs = append(errs, err)
+			continue
+		}
+		rd.stream = stallCloser{Reader: plain, stall: st}
 		rd.mu.Lock()
 		rd.served[h] = true
 		rd.mu.Unlock()
-		skipped, err := io.CopyN(io.Discard, st, rd.offset)
+		skipped, err := io.CopyN(io.Discard, plain, rd.offset)
 		rd.count(int(skipped))
 		if err != nil {
 			_ = rd.stream.Close()
@@ -84,9 +87,12 @@ func unexpected(err error) error {
 }
 
 // stallCloser closes the body beneath a stall.
-type stallCloser struct{ *stall }
+type stallCloser struct {
+	io.Reader
+	stall *stall
+}
 
 func (s stallCloser) Close() error {
-	s.stop()
-	return s.body.Close()
+	s.stall.stop()
+	return s.stall.body.Close()
 }

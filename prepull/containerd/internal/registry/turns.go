@@ -43,6 +43,9 @@ func turns(hosts []*host, attempts int) []turn {
 // passOn reports whether the next host is asked instead of waiting for this one: it is busy and says for how long. It is
 // left alone until then.
 func (t turn) passOn(err error) bool {
+	if errors.Is(err, errDrip) {
+		return true // it would drip again
+	}
 	status, ok := errors.AsType[*statusError](err)
 	if !ok || status.retryAfter == 0 || t.patient || t.origin {
 		return false
@@ -51,7 +54,8 @@ func (t turn) passOn(err error) bool {
 	return true
 }
 
-// eachTurn asks host after host until one answers or the origin says for good that there is nothing to be had.
+// eachTurn asks host after host until one answers. A host that says for good that there is nothing to be had is not asked
+// again; the others are, be it the origin that says so: a mirror may have what nodes get nowhere else.
 func eachTurn(ctx context.Context, hosts []*host, attempts int, ask func(turn) error) error {
 	var errs []error
 	final := map[*host]bool{}
@@ -71,9 +75,7 @@ func eachTurn(ctx context.Context, hosts []*host, attempts int, ask func(turn) e
 		if ctx.Err() != nil {
 			return errors.Join(errs...)
 		}
-		if final[t.host] = Terminal(err); final[t.host] && t.origin {
-			break
-		}
+		final[t.host] = Terminal(err)
 	}
 	return hostsError(errs)
 }
