@@ -42,6 +42,6 @@ type pull struct {
 	resolved *registry.Image
 	progress *progress
 	written  atomic.Int64 // bytes that this attempt has unpacked, and of blobs
-	lazy     []lazyLayer // known at the end
-	doubt    func()      // counts against the engine that failed its check, should another bring the image
+	lazy     []lazyLayer  // known at the end
+	doubt    func()       // counts against the engine that failed its check, should another bring the image
 }

@@ -223,7 +223,9 @@ func TestARedirectMayAskForItsOwnToken(t *testing.T) {
 		return false
 	}
 	c := client(t, func(cfg *registry.Config) {
-		cfg.Credentials = func(_ context.Context, _, host string, _ int) (string, string, error) { return userOf(host), "secret", nil }
+		cfg.Credentials = func(_ context.Context, _, host string, _ int) (string, string, error) {
+			return userOf(host), "secret", nil
+		}
 	})
 	got, err := read(t, c, f.host()+"/app", desc, registry.ReadOptions{})
 	require.NoError(t, err)

@@ -30,8 +30,8 @@ func TestADripIsGivenUp(t *testing.T) {
 		within time.Duration
 		want   error
 	}{
-		"a byte in ten seconds":      {dripping{1, 10 * time.Second}, 0, 2 * time.Minute, errDrip},
-		"a slow line":                {dripping{1000, time.Second}, 0, 10 * time.Minute, nil},
+		"a byte in ten seconds":        {dripping{1, 10 * time.Second}, 0, 2 * time.Minute, errDrip},
+		"a slow line":                  {dripping{1000, time.Second}, 0, 10 * time.Minute, nil},
 		"a reader that takes its time": {dripping{1000, time.Second}, time.Minute, time.Hour, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
