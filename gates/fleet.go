@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	schedulinghelper "k8s.io/component-helpers/scheduling/corev1"
 
+	"headstart.dev/internal/resources"
 	"headstart.dev/prepull"
 	"headstart.dev/readiness"
 )
@@ -37,7 +38,7 @@ type Node struct {
 	uid         types.UID
 	labels      map[string]string
 	taints      []corev1.Taint
-	allocatable Resources
+	allocatable resources.List
 	warm        []string // image keys, sorted
 	conditions  names    // types of the conditions that are True
 	published   names    // types of all conditions
@@ -58,7 +59,7 @@ func (n *Node) hostname() string { return n.labels[corev1.LabelHostname] }
 func ReadNode(object *corev1.Node) *Node {
 	n := &Node{
 		name: object.Name, uid: object.UID, labels: object.Labels,
-		taints: schedulingTaints(object), allocatable: newResources(object.Status.Allocatable),
+		taints: schedulingTaints(object), allocatable: resources.New(object.Status.Allocatable),
 	}
 	n.readInventory(object.Annotations[readiness.AnnotationImages])
 	_, n.inventory = object.Annotations[readiness.AnnotationImages]
@@ -77,14 +78,14 @@ func ReadNode(object *corev1.Node) *Node {
 // node is a Node and the room that so many pods take on it; without a Node where only the pods are known yet, or still.
 type node struct {
 	*Node
-	used Resources
+	used resources.List
 	pods int
 }
 
 // occupant is who takes room on a node: a bound pod, or a steered one that has a reservation.
 type occupant struct {
 	node     string
-	requests Resources
+	requests resources.List
 	reserved bool
 }
 
@@ -103,7 +104,7 @@ func NewFleet() *Fleet {
 // SetNode takes a node as it is now. It returns what may have come true by the change: the dependencies whose waiting
 // pods want another look. A heartbeat returns nothing.
 func (f *Fleet) SetNode(now *Node) []Dependency {
-	next := &node{Node: now, used: Resources{}}
+	next := &node{Node: now, used: resources.List{}}
 	if old := f.nodes[now.Name()]; old != nil {
 		next.used, next.pods = old.used, old.pods
 		if old.Node != nil && sameNode(old.Node, now) {
@@ -220,7 +221,7 @@ func (n *Node) readInventory(text string) {
 
 // couldRun says whether the scheduler's filters would let the pod run there if the node were empty.
 func (n *node) couldRun(shape *Shape) bool {
-	if n.Node == nil || !fits(shape.Requests, n.allocatable, nil) {
+	if n.Node == nil || !resources.Fit(shape.Requests, n.allocatable, nil) {
 		return false
 	}
 	_, untolerated := schedulinghelper.FindMatchingUntoleratedTaint(logr.Discard(), n.taints, shape.tolerations, nil, true)
@@ -234,5 +235,5 @@ func (n *node) couldRun(shape *Shape) bool {
 
 // hasRoom says whether the pod fits in what is free there.
 func (n *node) hasRoom(shape *Shape) bool {
-	return n.Node != nil && fits(shape.Requests, n.allocatable, n.used)
+	return n.Node != nil && resources.Fit(shape.Requests, n.allocatable, n.used)
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/internal/resources"
 	"headstart.dev/prepull"
 	"headstart.dev/readiness"
 )
@@ -192,7 +193,7 @@ func TestNoPodIsLedToANodeThatClaimsAnothersHostname(t *testing.T) {
 
 func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	f := NewFleet()
-	requests := Resources{corev1.ResourceCPU: 1000}
+	requests := resources.List{corev1.ResourceCPU: 1000}
 	for i := range 100 {
 		name := fmt.Sprintf("n%d", i)
 		f.SetNode(ReadNode(makeNode(t, name, "4", app)))

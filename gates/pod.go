@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"headstart.dev/internal/resources"
 )
 
 // Pod is what gates need to know of a pod; a few hundred bytes where the API object has thousands.
@@ -49,7 +51,7 @@ type Shape struct {
 	// Names are the same images as an agent pulls them: normalised names, sorted.
 	Names []string
 	// Requests is what the pod asks of a node.
-	Requests Resources
+	Requests resources.List
 	// Preferred is the pod's own preferred node affinity, in its order.
 	Preferred []corev1.PreferredSchedulingTerm
 	// Required are the terms of its required node affinity, in their order; of what steering added nothing is in them.
@@ -71,7 +73,7 @@ type shapeSource struct {
 	Names        []string
 	Steered      bool
 	References   []objectRef
-	Requests     Resources
+	Requests     resources.List
 	NodeSelector map[string]string
 	NodeAffinity *corev1.NodeAffinity
 	Tolerations  []corev1.Toleration
@@ -100,7 +102,7 @@ func (s *Shapes) Pod(pod *corev1.Pod) (*Pod, error) {
 		out.Gates = append(out.Gates, gate.Name)
 	}
 	source := shapeSource{
-		Images: imagesOf(&pod.Spec), Names: namesOf(&pod.Spec), References: referencesOf(&pod.Spec), Requests: RequestsOf(pod),
+		Images: imagesOf(&pod.Spec), Names: namesOf(&pod.Spec), References: referencesOf(&pod.Spec), Requests: resources.Requests(pod),
 		NodeSelector: pod.Spec.NodeSelector, Tolerations: pod.Spec.Tolerations,
 	}
 	if pod.Spec.Affinity != nil {

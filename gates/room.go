@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/internal/resources"
 )
 
 // memo remembers for a shape what a look at all nodes found, so that ten thousand pods of one shape cost one look.
@@ -155,7 +157,7 @@ func (f *Fleet) Adopt(pod *Pod, now time.Time) {
 	}
 }
 
-func (f *Fleet) hold(pod types.UID, name string, requests Resources, now time.Time) {
+func (f *Fleet) hold(pod types.UID, name string, requests resources.List, now time.Time) {
 	f.occupy(pod, occupant{node: name, requests: requests, reserved: true})
 	f.expiry = append(f.expiry, reservation{pod: pod, end: now.Add(ReservationTTL)})
 }
@@ -182,7 +184,7 @@ const metaNameField = "metadata.name"
 
 // Bind takes note of a bound pod and ends its reservation. It returns what may have come true: room on a node that was
 // held for the pod and is not needed.
-func (f *Fleet) Bind(pod types.UID, nodeName string, requests Resources) []Dependency {
+func (f *Fleet) Bind(pod types.UID, nodeName string, requests resources.List) []Dependency {
 	held, known := f.pods[pod]
 	if known && !held.reserved && held.node == nodeName && maps.Equal(held.requests, requests) {
 		return nil
@@ -203,7 +205,7 @@ func (f *Fleet) Forget(pod types.UID) []Dependency {
 	}
 	delete(f.pods, pod)
 	n := f.at(held.node)
-	n.used.add(held.requests, -1)
+	n.used.Add(held.requests, -1)
 	n.pods--
 	f.forgetEmpty(held.node)
 	f.room++
@@ -241,14 +243,14 @@ func (f *Fleet) Expire(now time.Time) (freed []Dependency, next time.Time) {
 func (f *Fleet) occupy(pod types.UID, o occupant) {
 	f.pods[pod] = o
 	n := f.at(o.node)
-	n.used.add(o.requests, 1)
+	n.used.Add(o.requests, 1)
 	n.pods++
 }
 
 func (f *Fleet) at(name string) *node {
 	n := f.nodes[name]
 	if n == nil {
-		n = &node{used: Resources{}}
+		n = &node{used: resources.List{}}
 		f.nodes[name] = n
 	}
 	return n

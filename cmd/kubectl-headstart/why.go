@@ -12,6 +12,7 @@ import (
 
 	"headstart.dev/gates"
 	gatescontroller "headstart.dev/gates/controller"
+	"headstart.dev/internal/resources"
 	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness/inspect"
 )
@@ -121,7 +122,7 @@ func (c *cluster) fleet(ctx context.Context, nodes []corev1.Node) (*gates.Fleet,
 		}
 		for i := range pods.Items {
 			pod := &pods.Items[i]
-			fleet.Bind(pod.UID, pod.Spec.NodeName, gates.RequestsOf(pod))
+			fleet.Bind(pod.UID, pod.Spec.NodeName, resources.Requests(pod))
 		}
 		if options.Continue = pods.Continue; options.Continue == "" {
 			return fleet, nil

@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 
-	"headstart.dev/gates"
+	"headstart.dev/internal/resources"
 )
 
 // Selectors of the two pod watches. Every pod is in at most one of them.
@@ -27,7 +27,7 @@ type boundPod struct {
 	uid      types.UID
 	version  string
 	node     string
-	requests gates.Resources
+	requests resources.List
 }
 
 // GetObjectMeta makes a boundPod an object for caches.
@@ -59,7 +59,7 @@ func newPodInformer(client rest.Interface, selector string, transform func(*core
 func transformBound(pod *corev1.Pod) (any, error) {
 	return &boundPod{
 		key: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID, version: pod.ResourceVersion,
-		node: pod.Spec.NodeName, requests: gates.RequestsOf(pod),
+		node: pod.Spec.NodeName, requests: resources.Requests(pod),
 	}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"headstart.dev/agent/timeline"
 	"headstart.dev/gates"
 	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
+	"headstart.dev/internal/resources"
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/inspect"
 	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
@@ -167,7 +168,7 @@ func TestAPodIsToldWhichNodesAreWarm(t *testing.T) {
 		}
 		fleet.SetNode(gates.ReadNode(&n))
 	}
-	fleet.Bind("other", "full", gates.Resources{corev1.ResourcePods: 1})
+	fleet.Bind("other", "full", resources.List{corev1.ResourcePods: 1})
 	report, err := inspect.Pod(pod, policies, gates.Facts{Fleet: fleet}, nil, now)
 	require.NoError(t, err)
 	require.Equal(t, []gates.WarmNode{{Name: "full", Full: true}, {Name: "roomy"}}, report.Warm.Nodes)

@@ -47,7 +47,7 @@ func TestReadmeNamesOnlyPathsThatExist(t *testing.T) {
 	for _, link := range linkTarget.FindAllStringSubmatch(readme, -1) {
 		candidates[link[1]] = true
 	}
-	tops := []string{"cmd/", "agent/", "readiness/", "prepull/", "gates/", "deploy/", "bottlerocket/", "test/", ".ci/"}
+	tops := []string{"cmd/", "agent/", "internal/", "readiness/", "prepull/", "gates/", "deploy/", "bottlerocket/", "test/", ".ci/"}
 	for _, span := range code {
 		for word := range strings.FieldsSeq(span) {
 			word = strings.TrimPrefix(strings.TrimRight(word, ".,:;)"), "./")

@@ -105,7 +105,7 @@ func parse(t *testing.T, name string) sourceFile {
 }
 
 func TestTopLevelFoldersAreTheHouse(t *testing.T) {
-	allowed := []string{"cmd", "agent", "readiness", "prepull", "gates", "deploy", "bottlerocket", "test", ".ci"}
+	allowed := []string{"cmd", "agent", "readiness", "prepull", "gates", "internal", "deploy", "bottlerocket", "test", ".ci"}
 	for _, name := range trackedFiles(t) {
 		if top, _, nested := strings.Cut(name, "/"); nested {
 			require.Contains(t, allowed, top, "%s: a new top-level folder changes the architecture", name)

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 
+	"headstart.dev/internal/resources"
 	"headstart.dev/readiness/nodewatch"
 )
 
@@ -20,7 +21,7 @@ type model struct {
 	pools map[types.NamespacedName]*pool
 	pods  map[types.UID]*podView
 	nodes map[string]*nodeView
-	used  map[string]amounts // by node: what its pods request
+	used  map[string]resources.List // by node: what its pods request
 	on    map[string]map[types.UID]*podView
 	// gates maps the name of a scheduling gate to the pools that are to bring capacity for its pods.
 	gates    map[string][]types.NamespacedName
@@ -31,7 +32,7 @@ func newModel(now func() time.Time, changed func(types.NamespacedName)) *model {
 	return &model{
 		now: now, changed: changed,
 		pools: map[types.NamespacedName]*pool{}, pods: map[types.UID]*podView{}, nodes: map[string]*nodeView{},
-		used: map[string]amounts{}, on: map[string]map[types.UID]*podView{}, gates: map[string][]types.NamespacedName{},
+		used: map[string]resources.List{}, on: map[string]map[types.UID]*podView{}, gates: map[string][]types.NamespacedName{},
 		policies: map[types.UID]gateDemand{},
 	}
 }
@@ -111,11 +112,11 @@ func (m *model) place(v *podView) {
 		return
 	}
 	if m.on[v.node] == nil {
-		m.on[v.node], m.used[v.node] = map[types.UID]*podView{}, amounts{}
+		m.on[v.node], m.used[v.node] = map[types.UID]*podView{}, resources.List{}
 	}
 	m.on[v.node][v.uid] = v
 	if !v.over {
-		m.used[v.node].add(v.requests, 1)
+		m.used[v.node].Add(v.requests, 1)
 	}
 }
 
@@ -125,7 +126,7 @@ func (m *model) unplace(v *podView) {
 	}
 	delete(m.on[v.node], v.uid)
 	if !v.over {
-		m.used[v.node].add(v.requests, -1)
+		m.used[v.node].Add(v.requests, -1)
 	}
 	if len(m.on[v.node]) == 0 {
 		delete(m.on, v.node)

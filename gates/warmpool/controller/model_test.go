@@ -15,6 +15,7 @@ import (
 
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/gates/warmpool"
+	"headstart.dev/internal/resources"
 	"headstart.dev/prepull"
 	"headstart.dev/readiness"
 )
@@ -37,7 +38,7 @@ func newFixture(change func(*pool)) *fixture {
 	f.adopt(poolKey, func(*pool) *pool {
 		p := &pool{
 			key: poolKey, backend: v1alpha1.BackendPausePods,
-			target: target{shape: amounts{"cpu": 1000}, nodeSelector: map[string]string{"pool": "web"}},
+			target: target{shape: resources.List{"cpu": 1000}, nodeSelector: map[string]string{"pool": "web"}},
 			sizer:  warmpool.NewSizer(warmpool.Config{Max: 100, Adaptive: &warmpool.Adaptive{Window: 24 * time.Hour, Quantile: 1}}),
 			demand: map[types.UID]int64{}, gated: map[types.UID]int64{}, replicas: map[types.UID]*replica{}, waiting: map[types.UID]*nomination{},
 		}

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"headstart.dev/internal/resources"
 	"headstart.dev/prepull"
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/nodewatch"
@@ -17,7 +18,7 @@ type nodeView struct {
 	labels      map[string]string
 	created     time.Time
 	ready       bool
-	allocatable amounts
+	allocatable resources.List
 	// rules are the readiness rules that the node has completed, by name.
 	rules map[string]bool
 	// images maps the names of the images that are warm there to what their digests begin with; nil where the node
@@ -34,7 +35,7 @@ type nodeView struct {
 // change; it may be nil.
 func newNodeView(node *corev1.Node, old *nodeView) *nodeView {
 	v := &nodeView{
-		name: node.Name, labels: node.Labels, created: node.CreationTimestamp.Time, allocatable: newAmounts(node.Status.Allocatable),
+		name: node.Name, labels: node.Labels, created: node.CreationTimestamp.Time, allocatable: resources.New(node.Status.Allocatable),
 		readinessText: node.Annotations[readiness.AnnotationReadiness], imagesText: node.Annotations[readiness.AnnotationImages],
 		pause: pauseImage(node.Status.Images),
 	}

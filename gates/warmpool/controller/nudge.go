@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/internal/resources"
 )
 
 // nudgeAfter is how long a pod may be nominated to a node that has room for it. Binding follows the last victim's end
@@ -59,7 +60,7 @@ func (p *pool) forgotten(m *model, now time.Time) (nodes []string, next time.Dur
 			delete(p.waiting, uid)
 			continue
 		}
-		if now.Sub(n.since) >= n.every && node.allocatable.fits(m.held(n.node), v.requests) > 0 {
+		if now.Sub(n.since) >= n.every && resources.Fit(v.requests, node.allocatable, m.held(n.node)) {
 			n.since, n.every = now, min(2*n.every, nudgeMost)
 			nodes = append(nodes, n.node)
 		}
@@ -69,12 +70,12 @@ func (p *pool) forgotten(m *model, now time.Time) (nodes []string, next time.Dur
 }
 
 // held is what the pods of a node hold, as the scheduler counts: those that are being deleted too.
-func (m *model) held(node string) amounts {
-	held := amounts{}
-	held.add(m.used[node], 1)
+func (m *model) held(node string) resources.List {
+	held := resources.List{}
+	held.Add(m.used[node], 1)
 	for _, v := range m.on[node] {
 		if v.leaving {
-			held.add(v.requests, 1)
+			held.Add(v.requests, 1)
 		}
 	}
 	return held

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"headstart.dev/internal/resources"
 )
 
 // LabelPool is on every pause pod; its value is the name of the WarmPool, in whose namespace the pod is.
@@ -24,7 +26,7 @@ type podView struct {
 	labels       map[string]string
 	node         string
 	nodeSelector map[string]string
-	requests     amounts
+	requests     resources.List
 	created      time.Time
 	gates        []string
 	// replicaOf is the pool whose pause pod this is.
@@ -78,7 +80,7 @@ func stripContainers(in []corev1.Container) []corev1.Container {
 func newPodView(pod *corev1.Pod) *podView {
 	v := &podView{
 		uid: pod.UID, key: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, labels: pod.Labels,
-		node: pod.Spec.NodeName, nodeSelector: pod.Spec.NodeSelector, requests: newAmounts(requestsOf(pod)),
+		node: pod.Spec.NodeName, nodeSelector: pod.Spec.NodeSelector, requests: resources.New(resources.OfPod(pod)),
 		created: pod.CreationTimestamp.Time, nominated: pod.Status.NominatedNodeName != "", nominatedTo: pod.Status.NominatedNodeName,
 	}
 	finished := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed

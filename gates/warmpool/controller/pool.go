@@ -9,6 +9,7 @@ import (
 
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/gates/warmpool"
+	"headstart.dev/internal/resources"
 )
 
 // pool is what the model keeps of a WarmPool. Guarded by the model's lock.
@@ -36,7 +37,7 @@ type pool struct {
 
 // target is what decides which pods and nodes concern a pool.
 type target struct {
-	shape        amounts
+	shape        resources.List
 	nodeSelector map[string]string
 	// workload chooses the pods whose demand counts; nil is every pod that the pool's nodes could be for.
 	workload  labels.Selector
@@ -138,7 +139,7 @@ func (p *pool) nodeChanged(m *model, now time.Time, v *nodeView, moved bool) boo
 func (p *pool) count(m *model, now time.Time, v *podView) bool {
 	wants, waits := int64(0), int64(0)
 	if !v.over && !v.daemon && v.replicaOf == (types.NamespacedName{}) {
-		size := v.requests.replicas(p.target.shape)
+		size := replicas(v.requests, p.target.shape)
 		if p.asks(m, v) {
 			wants = size
 		}
@@ -193,7 +194,7 @@ func (p *pool) recount(m *model) bool {
 		if v.over || v.daemon || v.replicaOf != (types.NamespacedName{}) {
 			continue
 		}
-		size := v.requests.replicas(p.target.shape)
+		size := replicas(v.requests, p.target.shape)
 		if p.asks(m, v) {
 			p.demand[v.uid] = size
 			p.demandSum += size

@@ -22,6 +22,7 @@ import (
 
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/gates/warmpool"
+	"headstart.dev/internal/resources"
 	"headstart.dev/readiness/health"
 )
 
@@ -160,7 +161,7 @@ func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *writ
 	}
 	out.notes = note
 	wanted := target{
-		shape: newAmounts(shape), nodeSelector: wp.Spec.Template.NodeSelector, workload: selector, namespace: wp.Namespace, warmth: warm,
+		shape: resources.New(shape), nodeSelector: wp.Spec.Template.NodeSelector, workload: selector, namespace: wp.Namespace, warmth: warm,
 	}
 	// A pool's first generation, and one that was seen through before, has left nothing with another backend.
 	if w.generation != wp.Generation && wp.Generation > 1 && !seenThrough(wp) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/internal/resources"
 )
 
 // maxLead is the longest that counts as the time of a new node. What takes longer waited for capacity that nobody had, or
@@ -128,7 +129,7 @@ func (p *pool) freeCounts(m *model, nodes bool) counts {
 		if !p.hosts(n) || !n.ready {
 			continue
 		}
-		free := n.allocatable.fits(m.used[name], p.target.shape)
+		free := resources.Count(p.target.shape, n.allocatable, m.used[name])
 		if nodes {
 			free = 0
 			if m.idle(name) {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"headstart.dev/gates/v1alpha1"
+	"headstart.dev/internal/resources"
 	"headstart.dev/prepull"
 	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 )
@@ -60,8 +61,8 @@ func (r *reconciler) shape(ctx context.Context, wp *v1alpha1.WarmPool) (corev1.R
 	if err != nil {
 		return nil, nil, unavailable(reasonNoWorkload, "%s %q has a selector that cannot be read: %v", ref.Kind, ref.Name, err)
 	}
-	requests := requestsOf(&corev1.Pod{Spec: template.Spec})
-	if len(newAmounts(requests)) == 0 {
+	requests := resources.OfPod(&corev1.Pod{Spec: template.Spec})
+	if len(resources.New(requests)) == 0 {
 		return nil, nil, unavailable(reasonNoWorkload, "the pods of %s %q request nothing: a replica of no size holds no room; give them requests, or set shape.resources", ref.Kind, ref.Name)
 	}
 	return requests, pods, nil
