@@ -22,19 +22,33 @@ var errHangs = errors.New("the process hangs in the kernel")
 
 // child runs one command at a time, and none while an earlier one hangs.
 type child struct {
-	running atomic.Bool
+	single
 }
 
 // run starts the command and returns when it has ended, or with errHangs soon after ctx ended without that. Then the
 // command's outputs must not be touched: they are written to until the kernel lets the process go.
 func (c *child) run(ctx context.Context, cmd *exec.Cmd) error {
-	if !c.running.CompareAndSwap(false, true) {
+	return c.do(ctx, func() error { return runWithoutPrivileges(cmd) })
+}
+
+// single lets one piece of work run at a time.
+type single struct {
+	busy atomic.Bool
+}
+
+// do runs work and returns its error, or errHangs when it has not ended soon after ctx has, or when an earlier one is
+// still not done. Whoever has been told that work ended may begin the next at once.
+func (s *single) do(ctx context.Context, work func() error) error {
+	if !s.busy.CompareAndSwap(false, true) {
 		return errHangs
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- runWithoutPrivileges(cmd)
-		c.running.Store(false)
+		err := work()
+		// Free first, tell then: who is told may be back before this goroutine runs again, and would take work that has
+		// ended for work that hangs.
+		s.busy.Store(false)
+		done <- err
 	}()
 	select {
 	case err := <-done:
