@@ -43,6 +43,9 @@ type ContainerdConfig struct {
 	KeepLayers bool
 	// ExtraConfig is TOML that is appended to the configuration: new tables only.
 	ExtraConfig string
+	// NoDisk keeps the data in a folder of the machine's own file system. Without it containerd has a disk of its own, as a
+	// node has.
+	NoDisk bool
 	// Host is the machine to run in; nil means this one.
 	Host *Host
 	// Progress receives lines while servers are built; nil means stderr.
@@ -55,6 +58,7 @@ type Containerd struct {
 	release release
 	work    *workspace.Workspace
 	binDir  string
+	disk    string // the folder of all persistent data
 
 	mu     sync.Mutex
 	server *process.Process
@@ -102,7 +106,7 @@ func NewContainerd(ctx context.Context, cfg ContainerdConfig) (*Containerd, erro
 		return nil, err
 	}
 	c := &Containerd{cfg: cfg, release: release, work: work, binDir: binDir}
-	if err := c.prepare(); err != nil {
+	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
 	if cfg.SOCI != nil {
@@ -123,7 +127,7 @@ func NewContainerd(ctx context.Context, cfg ContainerdConfig) (*Containerd, erro
 func (c *Containerd) Address() string { return c.work.Path("containerd.sock") }
 
 // Root is the folder of persistent data: content, snapshots, metadata.
-func (c *Containerd) Root() string { return c.work.Path("root") }
+func (c *Containerd) Root() string { return filepath.Join(c.disk, "root") }
 
 // Snapshotter is the one that the CRI uses.
 func (c *Containerd) Snapshotter() string { return c.cfg.Snapshotter }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"headstart.dev/test/testenv/disk"
 	"headstart.dev/test/testenv/images"
 )
 
@@ -27,7 +28,17 @@ capabilities = ["pull", "resolve"]
 `
 
 // prepare writes what containerd reads at its start.
-func (c *Containerd) prepare() error {
+func (c *Containerd) prepare(ctx context.Context) error {
+	c.disk = c.work.Path()
+	if !c.cfg.NoDisk {
+		var err error
+		if c.disk, err = c.work.Mkdir("disk"); err != nil {
+			return err
+		}
+		if err := disk.Mount(ctx, disk.Default(), c.work.Path("disk.img"), c.disk); err != nil {
+			return err
+		}
+	}
 	for _, dir := range []string{"cni", "certs.d", "opt"} {
 		if _, err := c.work.Mkdir(dir); err != nil {
 			return err
@@ -40,7 +51,7 @@ func (c *Containerd) prepare() error {
 	}
 	var config strings.Builder
 	err := c.release.config.Execute(&config, map[string]any{
-		"Dir": c.work.Path(), "Snapshotter": c.cfg.Snapshotter, "Pause": pauseImage, "CNIBinDir": cniBinDir, "Extra": c.cfg.ExtraConfig,
+		"Dir": c.work.Path(), "Disk": c.disk, "Snapshotter": c.cfg.Snapshotter, "Pause": pauseImage, "CNIBinDir": cniBinDir, "Extra": c.cfg.ExtraConfig,
 		"Discard": !c.cfg.KeepLayers, "SOCI": c.cfg.SOCI != nil,
 	})
 	if err != nil {

@@ -37,7 +37,7 @@ var releases = map[ContainerdRelease]release{
 // CAP_SYS_RESOURCE. netns_mounts_under_state_dir and runc's Root: nothing may lie outside the workspace. The
 // disabled plugins have sockets or devices outside it.
 var configVersion3 = template.Must(template.New("containerd 2").Parse(`version = 3
-root = '{{.Dir}}/root'
+root = '{{.Disk}}/root'
 state = '{{.Dir}}/state'
 disabled_plugins = [
   'io.containerd.nri.v1.nri', 'io.containerd.snapshotter.v1.btrfs', 'io.containerd.snapshotter.v1.zfs',
@@ -77,7 +77,7 @@ SystemdCgroup = false
 type = 'snapshot'
 address = '{{.Dir}}/soci.sock'
 [proxy_plugins.soci.exports]
-root = '{{.Dir}}/soci'
+root = '{{.Disk}}/soci'
 enable_remote_snapshot_annotations = 'true'
 {{end -}}
 {{.Extra}}
@@ -85,7 +85,7 @@ enable_remote_snapshot_annotations = 'true'
 
 // configVersion2 is the same for containerd 1.7.
 var configVersion2 = template.Must(template.New("containerd 1").Parse(`version = 2
-root = '{{.Dir}}/root'
+root = '{{.Disk}}/root'
 state = '{{.Dir}}/state'
 disabled_plugins = [
   'io.containerd.nri.v1.nri', 'io.containerd.snapshotter.v1.btrfs', 'io.containerd.snapshotter.v1.zfs',
@@ -122,7 +122,7 @@ SystemdCgroup = false
 type = 'snapshot'
 address = '{{.Dir}}/soci.sock'
 [proxy_plugins.soci.exports]
-root = '{{.Dir}}/soci'
+root = '{{.Disk}}/soci'
 {{end -}}
 {{.Extra}}
 `))

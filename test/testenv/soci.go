@@ -93,7 +93,7 @@ func (c *Containerd) RestartSOCI(ctx context.Context) error {
 	}
 	c.soci, err = process.Start(ctx, process.Config{
 		Name: binaries.SOCISnapshotter, Path: binDir + "/" + binaries.SOCISnapshotter,
-		Args: []string{"--address", c.SOCIAddress(), "--root", c.work.Path("soci"), "--config", path},
+		Args: []string{"--address", c.SOCIAddress(), "--root", filepath.Join(c.disk, "soci"), "--config", path},
 		Env:  []string{c.work.Env()}, LogPath: c.work.Path("soci.log"), NetworkNamespace: c.cfg.Host.namespace(),
 		Ready: c.sociReady, StopTimeout: sociStopTimeout,
 	})

@@ -133,7 +133,9 @@ func (r *run) child(ctx context.Context, path string, args ...string) error {
 
 // newContainerd starts a contender's containerd on a fresh file system.
 func newContainerd(ctx context.Context, c contender, host string) (*testenv.Containerd, error) {
-	ctd, err := testenv.NewContainerd(ctx, testenv.ContainerdConfig{ExtraConfig: c.config, KeepLayers: c.keepLayers, SOCI: c.soci})
+	ctd, err := testenv.NewContainerd(ctx, testenv.ContainerdConfig{
+		ExtraConfig: c.config, KeepLayers: c.keepLayers, SOCI: c.soci, NoDisk: true, // measure has mounted one, for all contenders the same
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd"
+	"headstart.dev/test/testenv/disk"
 	"headstart.dev/test/testenv/images"
 )
 
@@ -37,6 +38,7 @@ const usage = `Pulls images by every contender in turn, and prints medians, rati
   go run ./test/bench/pull -images webapp -rates 0 -tools DIR                     # all contenders, as fast as the machine is
   go run ./test/bench/pull -images ml -rates 40 -rounds 1 -only "bare,direct,cri stock"
   go run ./test/bench/pull -images small -rates 10,40 -json small.json
+  go run ./test/bench/pull -images webapp -rates 40 -fs ext4
 
 DIR has ctr: go run ./test/testenv/servers prints it.
 
@@ -44,6 +46,7 @@ DIR has ctr: go run ./test/testenv/servers prints it.
 
 type options struct {
 	rates, images, only string
+	fs                  string
 	rounds              int
 	tools, jsonPath     string
 	worker, profile     string
@@ -55,6 +58,7 @@ func main() {
 	flag.StringVar(&o.rates, "rates", "0,40,10", "MiB/s of one connection, 0 is unlimited")
 	flag.StringVar(&o.images, "images", "webapp,ml,small", "which images")
 	flag.StringVar(&o.only, "only", "", "contenders, by the beginning of their names; all when empty")
+	flag.StringVar(&o.fs, "fs", disk.Default(), "file system of the node's disk: xfs, ext4, or tmpfs to find the limit")
 	flag.IntVar(&o.rounds, "rounds", 3, "runs of every contender")
 	flag.StringVar(&o.tools, "tools", "", "folder with ctr; contenders that need it are left out without")
 	flag.StringVar(&o.jsonPath, "json", "", "file for all figures")

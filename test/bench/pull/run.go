@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"headstart.dev/test/testenv"
+	"headstart.dev/test/testenv/disk"
 	"headstart.dev/test/testenv/treehash"
 )
 
@@ -72,10 +74,11 @@ func measure(ctx context.Context, c contender, s *server, refs []string, o optio
 	if err != nil {
 		return f, err
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=12g"); err != nil {
-		return f, fmt.Errorf("mount a file system in memory: %w", err)
+	remove, err := freshDisk(ctx, o.fs, dir)
+	if err != nil {
+		return f, err
 	}
-	defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 	if err := os.Setenv("TMPDIR", dir); err != nil {
 		return f, err
 	}
@@ -105,6 +108,28 @@ func measure(ctx context.Context, c contender, s *server, refs []string, o optio
 		f.Tree, f.RootModes, err = treesOf(ctx, ctd, refs)
 	}
 	return f, err
+}
+
+// freshDisk mounts an empty file system at dir and returns what takes both away. What earlier runs have written is on
+// the machine's own disk before it returns: nobody pays for another's dirty pages.
+func freshDisk(ctx context.Context, kind, dir string) (remove func() error, err error) {
+	file := dir + ".img"
+	if kind == "tmpfs" {
+		err = unix.Mount("tmpfs", dir, "tmpfs", 0, "size=12g")
+	} else {
+		err = disk.Mount(ctx, kind, file, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount a fresh file system: %w", err)
+	}
+	unix.Sync()
+	return func() error {
+		err := errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir))
+		if removed := os.Remove(file); removed != nil && !errors.Is(removed, fs.ErrNotExist) {
+			err = errors.Join(err, removed)
+		}
+		return err
+	}, nil
 }
 
 // watchDisk samples how full a file system is and returns its peak when called.
