@@ -10,6 +10,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"headstart.dev/test/testenv"
@@ -48,6 +49,13 @@ func TestContainerd(t *testing.T) {
 			require.Equal(t, layer.Size, reg.Proxy.Blob(layer.Digest.String()).Bytes)
 		}
 	})
+	t.Run("has a disk of its own, with the file system of an AL2023 node", func(t *testing.T) {
+		var disk, machine unix.Statfs_t
+		require.NoError(t, unix.Statfs(ctd.Root(), &disk))
+		require.NoError(t, unix.Statfs(filepath.Dir(ctd.ConfigPath()), &machine))
+		require.EqualValues(t, unix.XFS_SUPER_MAGIC, disk.Type)
+		require.NotEqual(t, machine.Fsid, disk.Fsid)
+	})
 	var pod string
 	t.Run("runs a pod without network", func(t *testing.T) {
 		sandbox := hostPod(t.TempDir())
@@ -82,7 +90,7 @@ func TestContainerd(t *testing.T) {
 		require.NoError(t, err)
 	})
 	t.Run("leaves nothing when it is stopped with a pod running", func(t *testing.T) {
-		dir := filepath.Dir(ctd.Root())
+		dir := filepath.Dir(ctd.ConfigPath())
 		require.NotEmpty(t, mountsBelow(t, dir))
 		id := strings.TrimPrefix(filepath.Base(dir), "headstart-testenv-")
 		require.NoError(t, ctd.Stop())

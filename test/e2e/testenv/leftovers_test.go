@@ -56,7 +56,7 @@ func victim(out io.Writer) error {
 		return err
 	}
 	networkID, _, _ := strings.Cut(strings.TrimPrefix(host.Namespace(), "headstart-"), "-")
-	fmt.Fprintln(out, filepath.Dir(ctd.Root()), filepath.Join(os.TempDir(), "headstart-testenv-"+networkID))
+	fmt.Fprintln(out, filepath.Dir(ctd.ConfigPath()), filepath.Join(os.TempDir(), "headstart-testenv-"+networkID))
 	select {}
 }
 

@@ -129,7 +129,7 @@ func TestNode(t *testing.T) {
 			require.NoError(t, node.KillKubelet())
 			require.NoError(t, node.RestartKubelet(t.Context()))
 
-			dirs := []string{filepath.Dir(node.RootDir()), filepath.Dir(ctd.Root())}
+			dirs := []string{filepath.Dir(node.RootDir()), filepath.Dir(ctd.ConfigPath())}
 			require.NoError(t, node.Stop())
 			require.NoError(t, ctd.Stop())
 			leavesNothing(t, dirs...)
