@@ -6,11 +6,16 @@ SHELL := bash
 TOOL := go tool -modfile=test/tools/dev/go.mod
 UNIT = $$(go list ./... | grep -vE '/test/(integration|containerd|e2e|bench|demo)(/|$$)')
 RESULTS := out/test
+# The flags of a release (deploy/image), for whatever is compiled here: then servers, programs and tests share one set of
+# object files, and each package is compiled once.
+export GOFLAGS := -trimpath -tags=netgo,osusergo
+# Without the second, NVIDIA's header greets whoever builds with a hundred warnings.
+export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 # run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
 run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
 
-.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz images clean bench-probes bench-pull bench-faults bench-inflate bench-readiness bench-gates bench-learn
+.PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz images clean programs prepare bench-probes bench-pull bench-faults bench-inflate bench-readiness bench-gates bench-learn
 
 help: ## this text
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -42,7 +47,24 @@ verify: generate lint ## generated code fresh, modules tidy, lint clean
 vuln: ## known vulnerabilities (needs the Go vulnerability database, so not part of verify)
 	$(TOOL) govulncheck ./...
 
-test: test-unit test-integration test-containerd test-e2e count ## every test: unit, real API server, real containerd, real kubelet
+SUITES := unit integration containerd e2e
+
+test: prepare ## every test: unit, real API server, real containerd, real kubelet; each suite runs, whatever the others say
+	@rm -f $(RESULTS)/*.json; failed=; \
+	for suite in $(SUITES); do began=$$SECONDS; $(MAKE) --no-print-directory test-$$suite || failed="$$failed $$suite"; \
+		echo "test: $$suite: $$((SECONDS - began)) s"; done; \
+	$(MAKE) --no-print-directory count || failed="$$failed count"; \
+	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+
+# Nothing is compiled inside a test's time limit: this has none.
+prepare: deps programs ## build ahead of time whatever tests run: servers, our own programs, images for two architectures
+	@out/programs/servers -all >/dev/null
+	@for arch in amd64 arm64; do test/tools/compile-image $$arch; done
+
+programs: ## build this project's programs as released, and those of the testbed, into out/programs
+	@(go list -C test/tools -deps tool >/dev/null 2>&1 &) # what the servers are built of comes down meanwhile
+	@test/tools/compile "the project's programs" -buildvcs=false -ldflags="-s -w" -o out/programs/next/ ./cmd/... ./test/testenv/servers ./test/demo
+	@cp -p out/programs/next/servers out/programs/next/demo out/programs/
 
 deps: ## Debian packages that the tests need (test/tools/debian-packages)
 	@test/tools/install-debian-packages
@@ -50,8 +72,8 @@ deps: ## Debian packages that the tests need (test/tools/debian-packages)
 tools: ## build the servers that the tests run ahead of time (they build what they need by themselves)
 	go run ./test/testenv/servers
 
-demo: deps ## boot one node on real components, without Headstart and with it (root)
-	go run ./test/demo
+demo: deps programs ## boot one node on real components, without Headstart and with it (root)
+	@out/programs/demo
 
 test-unit: deps ## unit tests with the race detector: no root, no servers
 	$(call run-tests,unit,-race,$(UNIT))
@@ -64,6 +86,10 @@ test-containerd: deps ## against a real containerd and registry (root)
 
 test-e2e: deps ## a real node: kubelet, containerd, scheduler (root)
 	$(call run-tests,e2e,-p 1 -timeout 20m,./test/e2e/...)
+
+.PHONY: cold
+cold: deps ## both of the README's commands in a fresh clone with every cache empty, and where the time went (an hour)
+	test/cold
 
 .PHONY: test-model
 MODEL_TIME ?= 10m

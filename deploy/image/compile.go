@@ -45,7 +45,7 @@ func compile(ctx context.Context, spec Spec, options Options, arch string) ([]by
 		if err != nil {
 			return nil, err
 		}
-		cmd.Env = append(cmd.Env, "CGO_ENABLED=1", "CC="+cc, "CGO_CFLAGS=-O2", "CGO_LDFLAGS=")
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1", "CC="+cc, "CGO_CFLAGS=-O2 -Wno-deprecated-declarations", "CGO_LDFLAGS=")
 	}
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("compile %s for %s: %w: %s", spec.Command, arch, err, strings.TrimSpace(string(text)))

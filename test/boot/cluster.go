@@ -55,7 +55,7 @@ type Cluster struct {
 	registry   *testenv.Registry
 	controller *testenv.Program
 	client     *kubernetes.Clientset
-	binDir     string
+	dir        string // of what agents read
 	agent      string
 }
 
@@ -71,18 +71,18 @@ func NewCluster(ctx context.Context, cfg Config) (*Cluster, error) {
 func (c *Cluster) start(ctx context.Context) error {
 	say := func(format string, args ...any) { fmt.Fprintf(c.cfg.Progress, format+"\n", args...) }
 	var err error
-	if c.binDir, err = os.MkdirTemp("", "headstart-boot-"); err != nil {
-		return fmt.Errorf("make a folder for the programs: %w", err)
-	}
-	say("building headstart-agent and headstart-controller")
-	if c.agent, err = testenv.BuildCommand(ctx, c.binDir, "headstart-agent"); err != nil {
-		return err
-	}
-	controller, err := testenv.BuildCommand(ctx, c.binDir, "headstart-controller")
-	if err != nil {
-		return err
+	if c.dir, err = os.MkdirTemp("", "headstart-boot-"); err != nil {
+		return fmt.Errorf("make a folder for the agents' files: %w", err)
 	}
 	if _, err := testenv.BuildServers(ctx, c.cfg.Progress); err != nil {
+		return err
+	}
+	say("building headstart-agent and headstart-controller")
+	if c.agent, err = testenv.BuildCommand(ctx, "headstart-agent"); err != nil {
+		return err
+	}
+	controller, err := testenv.BuildCommand(ctx, "headstart-controller")
+	if err != nil {
 		return err
 	}
 	say("starting etcd, kube-apiserver, kube-scheduler and kube-controller-manager")
@@ -237,8 +237,8 @@ func (c *Cluster) Stop() error {
 	if c.plane != nil {
 		errs = append(errs, c.plane.Stop())
 	}
-	if c.binDir != "" {
-		errs = append(errs, os.RemoveAll(c.binDir))
+	if c.dir != "" {
+		errs = append(errs, os.RemoveAll(c.dir))
 	}
 	return errors.Join(errs...)
 }

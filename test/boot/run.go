@@ -171,7 +171,7 @@ func (r *run) play(ctx context.Context) error {
 func (r *run) startAgent(ctx context.Context) (string, error) {
 	c := r.cluster
 	kubeconfig := c.plane.Kubeconfig("system:node:"+r.opts.Name, "system:nodes")
-	dir, err := os.MkdirTemp(c.binDir, "agent-")
+	dir, err := os.MkdirTemp(c.dir, "agent-")
 	if err != nil {
 		return "", fmt.Errorf("make the agent's folder: %w", err)
 	}

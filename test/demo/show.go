@@ -21,6 +21,8 @@ func compare(out io.Writer, plain, headstart *boot.Result) {
 	}
 	fmt.Fprintf(out, "  %s\n", strings.Repeat("-", 60))
 	fmt.Fprintf(out, row, "pod scheduled to Running", took(plain), took(headstart))
+	fmt.Fprintf(out, row, "image pulled and unpacked in", fmt.Sprintf("%.1f", pullTime(plain, boot.PodScheduled).Seconds()),
+		fmt.Sprintf("%.1f", pullTime(headstart, boot.AgentStarted).Seconds()))
 	fmt.Fprintf(out, row, "image bytes after scheduling", after(plain), after(headstart))
 	fmt.Fprintf(out, "\n  kubelet without: %s\n  kubelet with:    %s\n", plain.PullEvent, headstart.PullEvent)
 	gain := plain.At[boot.PodRunning] - headstart.At[boot.PodRunning]

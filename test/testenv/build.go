@@ -3,6 +3,8 @@ package testenv
 import (
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 
 	"headstart.dev/test/testenv/internal/binaries"
 )
@@ -13,6 +15,29 @@ func BuildServers(ctx context.Context, progress io.Writer, names ...string) (str
 		names = binaries.All()
 	}
 	return binaries.Ensure(ctx, progress, names...)
+}
+
+// BuildEverything builds all that any test runs besides this project's own programs: the servers, Karpenter, Helm, the SOCI
+// snapshotter and the older releases of containerd.
+func BuildEverything(ctx context.Context, progress io.Writer) error {
+	for _, module := range binaries.Modules() {
+		if _, err := module.Ensure(ctx, progress); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Helm returns the path of Helm, built from its module.
+func Helm(ctx context.Context, progress io.Writer) (string, error) {
+	dir, err := binaries.HelmModule.Ensure(ctx, progress)
+	return filepath.Join(dir, binaries.Helm), err
+}
+
+// BuildCommand returns the path of one of the project's commands, for example "headstart-agent", compiled as for a release
+// if the sources have changed. The file is shared: nobody writes to it.
+func BuildCommand(ctx context.Context, name string) (string, error) {
+	return binaries.Command(ctx, os.Stderr, name)
 }
 
 // ModuleRoot returns the repository's root, found from the working directory.

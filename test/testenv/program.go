@@ -3,33 +3,15 @@ package testenv
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"headstart.dev/test/testenv/internal/binaries"
 	"headstart.dev/test/testenv/internal/process"
 	"headstart.dev/test/testenv/internal/workspace"
 )
-
-// BuildCommand builds one of the project's commands, for example "headstart-agent", into dir and returns its path.
-func BuildCommand(ctx context.Context, dir, name string) (string, error) {
-	root, err := binaries.ModuleRoot()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/"+name)
-	cmd.Dir = root
-	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build %s: %w: %s", name, err, output)
-	}
-	return path, nil
-}
 
 // ProgramConfig describes a program to run beside the servers, such as the agent.
 type ProgramConfig struct {

@@ -26,9 +26,8 @@ const conflist = `{"cniVersion":"1.0.0","name":"testnet","plugins":[{"type":"bri
 // build builds the agent's program.
 func build(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "headstart-agent")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "headstart.dev/cmd/headstart-agent").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	bin, err := testenv.BuildCommand(t.Context(), "headstart-agent")
+	require.NoError(t, err)
 	return bin
 }
 

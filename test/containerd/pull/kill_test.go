@@ -23,9 +23,8 @@ import (
 // agent builds headstart-agent.
 func agent(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "headstart-agent")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "headstart.dev/cmd/headstart-agent").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	path, err := testenv.BuildCommand(t.Context(), "headstart-agent")
+	require.NoError(t, err)
 	return path
 }
 

@@ -82,7 +82,7 @@ func TestKilledAgentDoesNotFetchCompleteLayersAgain(t *testing.T) {
 	client, err := ctd.Client()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	binary, err := testenv.BuildCommand(t.Context(), t.TempDir(), "headstart-agent")
+	binary, err := testenv.BuildCommand(t.Context(), "headstart-agent")
 	require.NoError(t, err)
 
 	registry.Proxy.SetBandwidth(slow)

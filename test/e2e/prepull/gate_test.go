@@ -23,7 +23,7 @@ func TestGateHasItsImagePulled(t *testing.T) {
 	c := newCluster(t)
 	require.NoError(t, gatesv1alpha1.AddToScheme(c.Scheme()))
 	ref := c.push("team/gated:v1")
-	program, err := testenv.BuildCommand(t.Context(), t.TempDir(), "headstart-controller")
+	program, err := testenv.BuildCommand(t.Context(), "headstart-controller")
 	require.NoError(t, err)
 	testenv.StartProgram(t, testenv.ProgramConfig{Path: program, Args: []string{
 		"--kubeconfig=" + c.cp.Kubeconfig("controller", "system:masters"),

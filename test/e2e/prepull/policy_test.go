@@ -117,10 +117,8 @@ func (c *cluster) runController() {
 func (c *cluster) runAgent() {
 	c.t.Helper()
 	dir := c.t.TempDir()
-	binary := filepath.Join(dir, "headstart-agent")
-	build := exec.CommandContext(c.t.Context(), "go", "build", "-o", binary, "headstart.dev/cmd/headstart-agent")
-	out, err := build.CombinedOutput()
-	require.NoError(c.t, err, string(out))
+	binary, err := testenv.BuildCommand(c.t.Context(), "headstart-agent")
+	require.NoError(c.t, err)
 	config := filepath.Join(dir, "agent.yaml")
 	require.NoError(c.t, os.WriteFile(config, fmt.Appendf(nil, `
 apiVersion: agent.headstart.dev/v1alpha1

@@ -3,7 +3,6 @@ package deploy_test
 import (
 	"encoding/json"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,16 +13,14 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"headstart.dev/readiness"
+	"headstart.dev/test/testenv"
 )
 
 // kubectl runs "kubectl headstart" as a cluster administrator.
 func kubectl(t *testing.T) func(args ...string) (string, error) {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "kubectl-headstart")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/kubectl-headstart")
-	build.Dir = root
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	bin, err := testenv.BuildCommand(t.Context(), "kubectl-headstart")
+	require.NoError(t, err)
 	kubeconfig := cp.Kubeconfig("admin", "system:masters")
 	return func(args ...string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), bin, append(args, "--kubeconfig", kubeconfig)...)

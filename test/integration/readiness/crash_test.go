@@ -12,6 +12,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"headstart.dev/test/testenv"
 )
 
 // replica is a controller in a process of its own.
@@ -26,9 +28,8 @@ type replica struct {
 func (e *env) startReplicas(n int) []*replica {
 	e.t.Helper()
 	dir := e.t.TempDir()
-	binary := filepath.Join(dir, "headstart-controller")
-	out, err := exec.CommandContext(e.t.Context(), "go", "build", "-o", binary, "headstart.dev/cmd/headstart-controller").CombinedOutput()
-	require.NoError(e.t, err, string(out))
+	binary, err := testenv.BuildCommand(e.t.Context(), "headstart-controller")
+	require.NoError(e.t, err)
 	var all []*replica
 	for i := range n {
 		r := &replica{log: filepath.Join(dir, string(rune('a'+i))+".log"), probes: freeAddress(e.t)}

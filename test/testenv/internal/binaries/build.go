@@ -3,6 +3,7 @@ package binaries
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -15,9 +16,8 @@ import (
 	"time"
 )
 
-// progressPeriod is how often a running build says how far it is: often enough to see that it lives, seldom enough for a
-// log file.
-const progressPeriod = 15 * time.Second
+// progressPeriod is how often a running build says how far it is: nobody shall wonder whether it lives.
+const progressPeriod = 5 * time.Second
 
 // build compiles the named servers with one go command, so that what they share is loaded once, and moves each into dir.
 func (m Module) build(ctx context.Context, progress io.Writer, source, dir string, names []string) error {
@@ -28,14 +28,16 @@ func (m Module) build(ctx context.Context, progress io.Writer, source, dir strin
 	defer func() { _ = os.RemoveAll(out) }()
 
 	start := time.Now()
-	fmt.Fprintf(progress, "testenv: building %d servers from source, once: %s\n", len(names), strings.Join(names, ", "))
+	fmt.Fprintf(progress, "testenv: building %d servers from source, once: %s%s\n", len(names), strings.Join(names, ", "), m.lastTime(dir))
 	args := append([]string{"build", "-v", "-o", out + "/"}, buildFlags()...)
 	for _, name := range names {
 		args = append(args, m.packages[name])
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = source
-	cmd.Env = append(os.Environ(), m.environ()...)
+	scratch, remove := scratchDir()
+	defer remove()
+	cmd.Env = append(append(os.Environ(), m.environ()...), "GOTMPDIR="+scratch)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return fmt.Errorf("build servers: %w", err)
@@ -58,7 +60,32 @@ func (m Module) build(ctx context.Context, progress io.Writer, source, dir strin
 		}
 	}
 	fmt.Fprintf(progress, "testenv: built %d servers in %.0f s\n", len(names), time.Since(start).Seconds())
+	m.remember(dir, time.Since(start), compiled.Load())
 	return nil
+}
+
+// manyPackages tells a first build from one that found most in Go's build cache.
+const manyPackages = 50
+
+// lastTime says what the module's build took the last time that it had much to do, in parentheses, or nothing.
+func (m Module) lastTime(dir string) string {
+	took, err := os.ReadFile(m.tookFile(dir))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (the last time that took %s)", bytes.TrimSpace(took))
+}
+
+// remember keeps what a build took, for the next time that go.mod changes. That nobody can be told is no failure.
+func (m Module) remember(dir string, took time.Duration, packages int64) {
+	if packages > manyPackages {
+		_ = os.WriteFile(m.tookFile(dir), fmt.Appendf(nil, "%.0f s for %d packages\n", took.Seconds(), packages), 0o600)
+	}
+}
+
+// tookFile lies beside the folders of built servers: it outlives their versions.
+func (m Module) tookFile(dir string) string {
+	return filepath.Join(filepath.Dir(dir), "took-"+cmp.Or(m.dir, "servers"))
 }
 
 // environ is what a build must not take from its surroundings.

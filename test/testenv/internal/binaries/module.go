@@ -31,8 +31,9 @@ var mainModule = Module{packages: map[string]string{
 	Registry:          "github.com/distribution/distribution/v3/cmd/registry",
 }}
 
-// The names of servers that have modules of their own.
+// The names of servers and tools that have modules of their own.
 const (
+	Helm            = "helm"
 	Karpenter       = "karpenter-kwok"
 	SOCI            = "soci"
 	SOCISnapshotter = "soci-snapshotter-grpc"
@@ -49,6 +50,7 @@ var (
 		Containerd: "github.com/containerd/containerd/v2/cmd/containerd",
 		Shim:       "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 	}}
+	HelmModule = Module{dir: "deploy", packages: map[string]string{Helm: "helm.sh/helm/v3/cmd/helm"}}
 	SOCIModule = Module{dir: "soci", cgo: true, packages: map[string]string{
 		SOCI:            "github.com/awslabs/soci-snapshotter/cmd/soci",
 		SOCISnapshotter: "github.com/awslabs/soci-snapshotter/cmd/soci-snapshotter-grpc",
@@ -67,4 +69,10 @@ func (m Module) source() (string, error) {
 		return "", err
 	}
 	return filepath.Join(root, "test", "tools", m.dir), nil
+}
+
+// Modules are all modules, the main one first. What tests run is built of them ahead of time: no test's time limit is
+// spent on compiling.
+func Modules() []Module {
+	return []Module{mainModule, HelmModule, KarpenterModule, Containerd22, Containerd17, SOCIModule}
 }
