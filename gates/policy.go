@@ -42,6 +42,9 @@ type requirement interface {
 
 // Compile reads a policy. The error says which field is wrong and what to write instead.
 func Compile(policy *v1alpha1.GatePolicy) (*Policy, error) {
+	if policy.Unreadable != "" {
+		return nil, errors.New(policy.Unreadable)
+	}
 	spec := &policy.Spec
 	p := &Policy{
 		Name: policy.Name, UID: policy.UID, Generation: policy.Generation, GateName: spec.GateName,

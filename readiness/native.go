@@ -1,6 +1,7 @@
 package readiness
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -20,6 +21,9 @@ const defaultTimeout = 10 * time.Minute
 // FromNative makes the engine's form of a headstart.dev/v1alpha1 rule, with all defaults set. It fails with an error
 // that names the field where the API server let something through that has no meaning.
 func FromNative(in *v1alpha1.NodeReadinessRule) (*Rule, error) {
+	if in.Unreadable != "" {
+		return nil, errors.New(in.Unreadable)
+	}
 	spec := &in.Spec
 	r := &Rule{
 		Name: in.Name, UID: in.UID, Form: FormNative, Generation: in.Generation, Created: in.CreationTimestamp.Time,

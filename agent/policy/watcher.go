@@ -123,6 +123,13 @@ func (w *Watcher) delete(p *v1alpha1.PrepullPolicy) {
 // take takes a policy over. The caller holds mu.
 func (w *Watcher) take(p *v1alpha1.PrepullPolicy) {
 	s := w.policies[p.Name]
+	if p.Unreadable != "" && s != nil && s.policy.UID == p.UID {
+		return // what it said last stays
+	}
+	if p.Unreadable != "" {
+		delete(w.policies, p.Name)
+		return
+	}
 	switch {
 	case s == nil || s.policy.UID != p.UID:
 		w.policies[p.Name] = &subscription{policy: p, since: time.Now()}

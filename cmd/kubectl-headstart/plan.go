@@ -149,7 +149,9 @@ func readWarmPool(name string, stdin io.Reader) (v1alpha1.WarmPool, error) {
 		if kind.Kind != "WarmPool" {
 			continue
 		}
-		if err := yaml.UnmarshalStrict([]byte(document), &pool); err != nil {
+		// The type's own decoding forgives what a manifest must not have.
+		type strict v1alpha1.WarmPool
+		if err := yaml.UnmarshalStrict([]byte(document), (*strict)(&pool)); err != nil {
 			return pool, fmt.Errorf("read WarmPool %q: %w", name, err)
 		}
 		return pool, nil

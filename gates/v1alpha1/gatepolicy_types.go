@@ -2,6 +2,8 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"headstart.dev/internal/decode"
 )
 
 // OnDeadline says what happens to a pod that still waits when the deadline of its gate comes.
@@ -305,6 +307,22 @@ type GatePolicy struct {
 	Spec GatePolicySpec `json:"spec"`
 	// +optional
 	Status GatePolicyStatus `json:"status,omitempty"`
+
+	// Unreadable says why Go's types refuse the object; "" where they take it. The spec is empty then.
+	Unreadable string `json:"-"`
+}
+
+// UnmarshalJSON decodes the policy alone: one that Go's types refuse stops no list and no watch, and says why in Unreadable.
+func (p *GatePolicy) UnmarshalJSON(data []byte) error {
+	type plain GatePolicy
+	var out plain
+	why, err := decode.Object(data, &out)
+	if err != nil {
+		return err
+	}
+	*p = GatePolicy(out)
+	p.Unreadable = why
+	return nil
 }
 
 // GatePolicyList is a list of GatePolicies.

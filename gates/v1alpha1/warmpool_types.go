@@ -4,6 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"headstart.dev/internal/decode"
 )
 
 // WarmPoolBackend says what keeps the capacity there.
@@ -75,6 +77,7 @@ type WarmPoolShape struct {
 	// resources that one replica requests.
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, type(self[k]) == int || isQuantity(self[k]))",message="resources must be quantities, such as 1, 500m or 2Gi"
 	// +optional
 	Resources corev1.ResourceList `json:"resources,omitempty"`
 	// scalableRef names a workload: one replica requests what one of its pods does, and its pods are the demand.
@@ -303,6 +306,22 @@ type WarmPool struct {
 	Spec WarmPoolSpec `json:"spec"`
 	// +optional
 	Status WarmPoolStatus `json:"status,omitzero"`
+
+	// Unreadable says why Go's types refuse the object; "" where they take it. The spec is empty then.
+	Unreadable string `json:"-"`
+}
+
+// UnmarshalJSON decodes the pool alone: one that Go's types refuse stops no list and no watch, and says why in Unreadable.
+func (p *WarmPool) UnmarshalJSON(data []byte) error {
+	type plain WarmPool
+	var out plain
+	why, err := decode.Object(data, &out)
+	if err != nil {
+		return err
+	}
+	*p = WarmPool(out)
+	p.Unreadable = why
+	return nil
 }
 
 // WarmPoolList is a list of WarmPools.

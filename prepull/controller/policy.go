@@ -70,7 +70,9 @@ func (p *policy) setObject(obj *v1alpha1.PrepullPolicy, now time.Time) {
 		// What a user changes is not kept waiting by the last count.
 		p.written = time.Time{}
 		p.selector, p.invalid = labels.Everything(), nil
-		if obj.Spec.NodeSelector != nil {
+		if obj.Unreadable != "" {
+			p.selector, p.invalid = labels.Nothing(), errors.New(obj.Unreadable)
+		} else if obj.Spec.NodeSelector != nil {
 			if p.selector, p.invalid = metav1.LabelSelectorAsSelector(obj.Spec.NodeSelector); p.invalid != nil {
 				p.selector = labels.Nothing()
 			}

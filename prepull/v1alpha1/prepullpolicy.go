@@ -3,6 +3,8 @@ package v1alpha1
 import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"headstart.dev/internal/decode"
 )
 
 // PrepullPolicy says which images the matching nodes should have before a pod asks for them.
@@ -23,6 +25,22 @@ type PrepullPolicy struct {
 
 	Spec   PrepullPolicySpec   `json:"spec"`
 	Status PrepullPolicyStatus `json:"status,omitempty"`
+
+	// Unreadable says why Go's types refuse the object; "" where they take it. The spec is empty then.
+	Unreadable string `json:"-"`
+}
+
+// UnmarshalJSON decodes the policy alone: one that Go's types refuse stops no list and no watch, and says why in Unreadable.
+func (p *PrepullPolicy) UnmarshalJSON(data []byte) error {
+	type plain PrepullPolicy
+	var out plain
+	why, err := decode.Object(data, &out)
+	if err != nil {
+		return err
+	}
+	*p = PrepullPolicy(out)
+	p.Unreadable = why
+	return nil
 }
 
 // PrepullPolicyList is a list of policies.

@@ -4,6 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"headstart.dev/internal/decode"
 )
 
 // NodeReadinessRule says what a node must have before its startup taint goes. Nodes are bound to it by nodeSelector or
@@ -29,6 +31,22 @@ type NodeReadinessRule struct {
 
 	Spec   NodeReadinessRuleSpec   `json:"spec"`
 	Status NodeReadinessRuleStatus `json:"status,omitempty"`
+
+	// Unreadable says why Go's types refuse the object; "" where they take it. The spec is empty then.
+	Unreadable string `json:"-"`
+}
+
+// UnmarshalJSON decodes the rule alone: one that Go's types refuse stops no list and no watch, and says why in Unreadable.
+func (r *NodeReadinessRule) UnmarshalJSON(data []byte) error {
+	type plain NodeReadinessRule
+	var out plain
+	why, err := decode.Object(data, &out)
+	if err != nil {
+		return err
+	}
+	*r = NodeReadinessRule(out)
+	r.Unreadable = why
+	return nil
 }
 
 // NodeReadinessRuleList is a list of rules.
@@ -208,6 +226,9 @@ type RequiredDaemonSet struct {
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 	// readinessProbe is run on the node by the agent, which reports it as the condition headstart.dev/<Name>Ready
 	// (name in PascalCase); the rule waits for that condition too. An exec probe needs allowExec in the agent's config.
+	// +kubebuilder:validation:XValidation:rule="!has(self.httpGet) || type(self.httpGet.port) == string || (self.httpGet.port > 0 && self.httpGet.port < 65536)",message="httpGet.port must be between 1 and 65535"
+	// +kubebuilder:validation:XValidation:rule="!has(self.tcpSocket) || type(self.tcpSocket.port) == string || (self.tcpSocket.port > 0 && self.tcpSocket.port < 65536)",message="tcpSocket.port must be between 1 and 65535"
+	// +kubebuilder:validation:XValidation:rule="!has(self.grpc) || (self.grpc.port > 0 && self.grpc.port < 65536)",message="grpc.port must be between 1 and 65535"
 	// +optional
 	ReadinessProbe *corev1.Probe `json:"readinessProbe,omitempty"`
 }
@@ -266,6 +287,7 @@ type RequiredResource struct {
 	// +kubebuilder:validation:MaxLength=317
 	Name string `json:"name"`
 	// min is the least amount.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int || isQuantity(self)",message="min must be a quantity, such as 1, 500m or 2Gi"
 	// +kubebuilder:default=1
 	// +optional
 	Min resource.Quantity `json:"min,omitempty"`
@@ -298,7 +320,8 @@ type NodeReadinessRuleStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// conditions: Accepted (the rule is understood and in force), Conflict (another rule disagrees about the taint),
-	// Unsatisfiable (something required can never come while the taint is there).
+	// Unsatisfiable (something required can never come while the taint is there); and where there was such trouble, Undecided
+	// (what the rule asks about cannot be looked at) and WriteFailed (nodes cannot be written).
 	// +listType=map
 	// +listMapKey=type
 	// +optional

@@ -197,7 +197,10 @@ func take(rules map[string]v1alpha1.NodeReadinessRule, object *unstructured.Unst
 		return false
 	}
 	var rule v1alpha1.NodeReadinessRule
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &rule); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &rule); err != nil || rule.Unreadable != "" {
+		if ok && known.UID == object.GetUID() {
+			return false // its last good form stays in force, in the controller too
+		}
 		delete(rules, object.GetName())
 		return ok
 	}

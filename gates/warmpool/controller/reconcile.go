@@ -147,6 +147,9 @@ type outcome struct {
 
 // prepare brings the model's pool up to the spec: a new generation, a workload that changed its size, other images.
 func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *written, out *outcome) (corev1.ResourceList, error) {
+	if wp.Unreadable != "" {
+		return nil, unavailable(reasonInvalid, "%s", wp.Unreadable)
+	}
 	cfg, err := warmpool.NewConfig(wp.Spec)
 	if err != nil {
 		return nil, unavailable(reasonInvalid, "%v", err)

@@ -18,6 +18,11 @@ var GroupVersion = schema.GroupVersion{Group: "nodereadiness.k8s.io", Version: "
 // NodeReadinessRule is the native rule under the guide's group.
 type NodeReadinessRule v1alpha1.NodeReadinessRule
 
+// UnmarshalJSON decodes the rule alone, as the native one does.
+func (r *NodeReadinessRule) UnmarshalJSON(data []byte) error {
+	return (*v1alpha1.NodeReadinessRule)(r).UnmarshalJSON(data)
+}
+
 // NodeReadinessRuleList is a list of rules.
 type NodeReadinessRuleList struct {
 	metav1.TypeMeta `json:",inline"`

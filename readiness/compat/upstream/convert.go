@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,9 @@ const LeaseName = "ba65f13e.readiness.node.x-k8s.io"
 // Convert makes the engine's form. Upstream knows no deadline, and holds nodes that are older than the rule like any
 // other. It fails with an error that names the field where the API server let something through that has no meaning.
 func Convert(in *NodeReadinessRule) (*readiness.Rule, error) {
+	if in.Unreadable != "" {
+		return nil, errors.New(in.Unreadable)
+	}
 	spec := &in.Spec
 	selector, err := metav1.LabelSelectorAsSelector(&spec.NodeSelector)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"headstart.dev/internal/decode"
 )
 
 // GroupVersion is readiness.node.x-k8s.io/v1alpha1.
@@ -38,6 +40,22 @@ type NodeReadinessRule struct {
 	Spec NodeReadinessRuleSpec `json:"spec"`
 	// +optional
 	Status NodeReadinessRuleStatus `json:"status,omitempty,omitzero"`
+
+	// Unreadable says why Go's types refuse the object; "" where they take it. The spec is empty then.
+	Unreadable string `json:"-"`
+}
+
+// UnmarshalJSON decodes the rule alone: one that Go's types refuse stops no list and no watch, and says why in Unreadable.
+func (r *NodeReadinessRule) UnmarshalJSON(data []byte) error {
+	type plain NodeReadinessRule
+	var out plain
+	why, err := decode.Object(data, &out)
+	if err != nil {
+		return err
+	}
+	*r = NodeReadinessRule(out)
+	r.Unreadable = why
+	return nil
 }
 
 // NodeReadinessRuleList is a list of rules.
