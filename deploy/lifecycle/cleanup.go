@@ -15,10 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-
-	"headstart.dev/readiness"
-	"headstart.dev/readiness/compat/guide"
-	"headstart.dev/readiness/v1alpha1"
 )
 
 const (
@@ -41,18 +37,19 @@ type Cluster struct {
 }
 
 // CleanUp stops the controller and the agents' DaemonSet, then takes their taints, labels, annotations and conditions off
-// every node and lifts the gates that policies name, so that nothing waits for somebody who will not come. Taints of
-// others stay. Our objects (rules, policies) stay too: without a controller they do nothing. Done twice, the second time
+// every node and lifts the gates that policies name, so that nothing waits for somebody who will not come. Taints and labels
+// of others stay: ours are those that a rule names, or the controller's own ledger. What stands on a node says nothing of
+// it, for a node can write that. Our objects (rules, policies) stay too: without a controller they do nothing. Done twice, the second time
 // writes nothing. It goes on past a node or pod that it cannot write, and returns what went wrong.
 func CleanUp(ctx context.Context, c Cluster) error {
 	if err := c.stop(ctx); err != nil {
 		return err
 	}
-	keys, err := c.taintKeys(ctx)
+	own, err := c.owned(ctx)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.releaseNodes(ctx, keys), c.liftGates(ctx), c.forget(ctx))
+	return errors.Join(c.releaseNodes(ctx, own), c.liftGates(ctx), c.forget(ctx))
 }
 
 // forget deletes the ConfigMaps in which the controllers keep what they must not lose. Helm knows none of them.
@@ -102,25 +99,6 @@ func (c *Cluster) stop(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
-}
-
-// taintKeys are the keys of the taints of all rules, ours and the guide's. Those of upstream's rules are for upstream's
-// controller to go on with.
-func (c *Cluster) taintKeys(ctx context.Context) (map[string]bool, error) {
-	keys := map[string]bool{}
-	for _, group := range []string{v1alpha1.GroupVersion.Group, guide.GroupVersion.Group} {
-		err := c.each(ctx, group, "nodereadinessrules", func(rule *unstructured.Unstructured) {
-			key, _, _ := unstructured.NestedString(rule.Object, "spec", "taint", "key")
-			if key == "" {
-				key = readiness.TaintPrefix + rule.GetName()
-			}
-			keys[key] = true
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return keys, nil
 }
 
 // each visits the objects of a resource of a group; none where its CRD is not installed.

@@ -17,7 +17,7 @@ import (
 )
 
 // releaseNodes takes what is ours off every node.
-func (c *Cluster) releaseNodes(ctx context.Context, keys map[string]bool) error {
+func (c *Cluster) releaseNodes(ctx context.Context, own *owned) error {
 	var errs []error
 	cleaned := 0
 	options := metav1.ListOptions{Limit: pageSize}
@@ -27,7 +27,7 @@ func (c *Cluster) releaseNodes(ctx context.Context, keys map[string]bool) error 
 			return errors.Join(append(errs, fmt.Errorf("list nodes: %w", err))...)
 		}
 		for i := range page.Items {
-			changed, err := c.releaseNode(ctx, &page.Items[i], keys)
+			changed, err := c.releaseNode(ctx, &page.Items[i], own)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("clean node %s: %w", page.Items[i].Name, err))
 			}
@@ -43,9 +43,9 @@ func (c *Cluster) releaseNodes(ctx context.Context, keys map[string]bool) error 
 }
 
 // releaseNode writes until nobody else has written in between: others replace whole taint lists too.
-func (c *Cluster) releaseNode(ctx context.Context, node *corev1.Node, keys map[string]bool) (bool, error) {
+func (c *Cluster) releaseNode(ctx context.Context, node *corev1.Node, own *owned) (bool, error) {
 	for {
-		patch, err := metadataPatch(node, keys)
+		patch, err := metadataPatch(node, own)
 		if err != nil {
 			return false, err
 		}
@@ -75,16 +75,16 @@ func (c *Cluster) releaseNode(ctx context.Context, node *corev1.Node, keys map[s
 
 // metadataPatch takes away our taints, labels and annotations; nil when there are none. It holds the resourceVersion: a
 // list of taints is replaced whole.
-func metadataPatch(node *corev1.Node, keys map[string]bool) ([]byte, error) {
+func metadataPatch(node *corev1.Node, own *owned) ([]byte, error) {
 	metadata := map[string]any{}
-	if labels := ours(node.Labels, record(node).Labels...); len(labels) > 0 {
+	if labels := ours(node.Labels, readyLabels(node, own)...); len(labels) > 0 {
 		metadata["labels"] = labels
 	}
 	if annotations := ours(node.Annotations); len(annotations) > 0 {
 		metadata["annotations"] = annotations
 	}
 	patch := map[string]any{"metadata": metadata}
-	taints := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return keys[t.Key] || recorded(node, t) })
+	taints := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return own.taints[readiness.TaintID(&t)] })
 	if len(taints) < len(node.Spec.Taints) {
 		patch["spec"] = map[string]any{"taints": taints}
 	} else if len(metadata) == 0 {
@@ -129,18 +129,11 @@ func ours(have map[string]string, extra ...string) map[string]any {
 	return out
 }
 
-// record is empty where the annotation cannot be read.
-func record(node *corev1.Node) readiness.Record {
-	rec, _ := readiness.DecodeRecord(node)
-	return rec
-}
-
-// recorded says whether the controller has noted the taint as its own, of a rule that may be gone by now.
-func recorded(node *corev1.Node, taint corev1.Taint) bool {
-	for _, entry := range record(node).Rules {
-		if entry.Taint == taint.Key+":"+string(taint.Effect) {
-			return true
-		}
+// readyLabels are the labels on the node that rules name, that have our value, and that the controller noted as put there.
+func readyLabels(node *corev1.Node, own *owned) []string {
+	record, err := readiness.DecodeRecord(node)
+	if err != nil {
+		return nil
 	}
-	return false
+	return slices.DeleteFunc(record.Labels, func(label string) bool { return !own.labels[label] || node.Labels[label] != "true" })
 }

@@ -71,22 +71,25 @@ spec:
 		require.NoError(t, err)
 	}
 	foreign := corev1.Taint{Key: "example.com/mine", Value: "a", Effect: corev1.TaintEffectNoSchedule}
+	// The node says of these that they are ours; no rule and no ledger does.
+	quarantine := corev1.Taint{Key: "security.example.com/quarantine", Effect: corev1.TaintEffectNoExecute}
+	const tenant = "node-restriction.kubernetes.io/tenant"
 	node, err := admin.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:   "leave-1",
-			Labels: map[string]string{readiness.LabelCNIReady: "true", readiness.PrepullLabel("web"): "true", "example.com/kept": "a"},
+			Labels: map[string]string{readiness.LabelCNIReady: "true", readiness.PrepullLabel("web"): "true", "example.com/kept": "a", tenant: "true"},
 			Annotations: map[string]string{
 				readiness.AnnotationTimeline: "{}", readiness.AnnotationImages: "{}", readiness.AnnotationRule: "leave", "example.com/kept": "a",
 			},
 		},
 		Spec: corev1.NodeSpec{Taints: []corev1.Taint{
 			{Key: "readiness.k8s.io/leave", Value: "pending", Effect: corev1.TaintEffectNoSchedule},
-			foreign,
+			foreign, quarantine,
 			{Key: "readiness.k8s.io/deleted-rule", Value: "pending", Effect: corev1.TaintEffectNoSchedule},
 		}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	node.Annotations[readiness.AnnotationReadiness] = `{"node":"` + string(node.UID) + `","rules":{"x":{"name":"deleted-rule","state":"held","taint":"readiness.k8s.io/deleted-rule:NoSchedule"}},"labels":["example.com/ready"]}`
+	node.Annotations[readiness.AnnotationReadiness] = `{"node":"` + string(node.UID) + `","rules":{"x":{"name":"deleted-rule","state":"held","taint":"readiness.k8s.io/deleted-rule:NoSchedule"},"y":{"name":"y","state":"held","taint":"security.example.com/quarantine:NoExecute"}},"labels":["example.com/ready","` + tenant + `"]}`
 	node.Labels["example.com/ready"] = "true"
 	node, err = admin.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{})
 	require.NoError(t, err)
@@ -102,7 +105,9 @@ spec:
 	client, err := dynamic.NewForConfig(config)
 	require.NoError(t, err)
 	for _, name := range []string{"headstart-readiness", "of-somebody-else"} {
-		_, err = admin.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		_, err = admin.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{
+			"claims": `[{"uid":"x","name":"deleted-rule","form":"native","key":"readiness.k8s.io/deleted-rule","effect":"NoSchedule","labels":["example.com/ready"]}]`,
+		}}, metav1.CreateOptions{})
 		require.NoError(t, err)
 	}
 	c := lifecycle.Cluster{Core: core, Dynamic: client, Namespace: namespace, Log: testr.New(t)}
@@ -111,10 +116,11 @@ spec:
 	node, err = admin.CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Contains(t, node.Spec.Taints, foreign, "those of others stay")
+	require.Contains(t, node.Spec.Taints, quarantine, "whatever a node says of them")
 	for _, taint := range node.Spec.Taints {
 		require.False(t, strings.HasPrefix(taint.Key, readiness.TaintPrefix), "%s is left", taint.Key)
 	}
-	require.Equal(t, map[string]string{"example.com/kept": "a"}, node.Labels)
+	require.Equal(t, map[string]string{"example.com/kept": "a", tenant: "true"}, node.Labels)
 	require.Equal(t, map[string]string{readiness.AnnotationRule: "leave", "example.com/kept": "a"}, node.Annotations)
 	require.Len(t, node.Status.Conditions, 1)
 	require.Equal(t, corev1.NodeReady, node.Status.Conditions[0].Type)
