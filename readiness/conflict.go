@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // ConflictsWith says in one line how the two rules disagree about a taint that both use, or "". Two rules may share a
@@ -33,21 +34,31 @@ func (r *Rule) ProbesRefused() string {
 		strings.Join(probes, ", "))
 }
 
-// Unsatisfiable says in one line what the rule waits for that cannot come while its taint is on the node, or "". find
-// returns a DaemonSet, or nil where it is not known.
-func (r *Rule) Unsatisfiable(find func(namespace, name string) *DaemonSetSpec) string {
+// Unsatisfiable says in one line what the rule waits for that cannot come while its taint is on the node, or "". in returns
+// the DaemonSets of a namespace as far as they are known.
+func (r *Rule) Unsatisfiable(in func(namespace string) []*DaemonSetSpec) string {
 	if r.Taint.Effect == corev1.TaintEffectPreferNoSchedule {
 		return ""
 	}
 	for i := range r.DaemonSets {
 		ds := &r.DaemonSets[i]
-		if ds.Name == "" || ds.Name == AllDaemonSets {
+		if ds.wildcard() {
 			continue
 		}
-		if spec := find(ds.Namespace, ds.Name); spec != nil && !spec.Tolerates(&r.Taint) {
-			return fmt.Sprintf("DaemonSet %s does not tolerate taint %s, so its pod cannot start while the node is held: add a toleration {key: %s, operator: Exists}",
-				ds, TaintID(&r.Taint), r.Taint.Key)
+		for _, spec := range in(ds.Namespace) {
+			if ds.means(spec) && !spec.Tolerates(&r.Taint) {
+				return fmt.Sprintf("DaemonSet %s/%s does not tolerate taint %s, so its pod cannot start while the node is held: add a toleration {key: %s, operator: Exists}",
+					spec.Namespace, spec.Name, TaintID(&r.Taint), r.Taint.Key)
+			}
 		}
 	}
 	return ""
+}
+
+// means says whether d asks about the pods of the DaemonSet.
+func (d *DaemonSet) means(spec *DaemonSetSpec) bool {
+	if d.Selector != nil {
+		return d.Selector.Matches(labels.Set(spec.PodLabels))
+	}
+	return d.Name == spec.Name
 }

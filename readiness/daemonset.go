@@ -1,13 +1,17 @@
 package readiness
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
 // Fits says whether a pod of the DaemonSet has its place on the node and can start there while the startup taint is on
 // it: its nodeSelector and affinity select the node, and it tolerates the taints that stay.
-func (d *DaemonSetSpec) Fits(node *corev1.Node, startup *corev1.Taint) bool {
+// startups says which other taints are a rule's and go by themselves; nil for none.
+func (d *DaemonSetSpec) Fits(node *corev1.Node, startup *corev1.Taint, startups func(*corev1.Taint) bool) bool {
 	pod := corev1.Pod{Spec: d.Template}
 	if ok, err := nodeaffinity.GetRequiredNodeAffinity(&pod).Match(node); err != nil || !ok {
 		return false
@@ -17,7 +21,7 @@ func (d *DaemonSetSpec) Fits(node *corev1.Node, startup *corev1.Taint) bool {
 	}
 	for i := range node.Spec.Taints {
 		t := &node.Spec.Taints[i]
-		if SameTaint(t, startup) || bootTaints[t.Key] {
+		if SameTaint(t, startup) || temporary(t) || startups != nil && startups(t) {
 			continue
 		}
 		if !d.Tolerates(t) {
@@ -26,6 +30,23 @@ func (d *DaemonSetSpec) Fits(node *corev1.Node, startup *corev1.Taint) bool {
 	}
 	return true
 }
+
+// fits is Fits with what is known of startup taints.
+func (f *Facts) fits(d *DaemonSetSpec, r *Rule) bool { return d.Fits(f.Node, &r.Taint, f.Startup) }
+
+// temporary says whether the taint is one of a node that starts.
+func temporary(t *corev1.Taint) bool {
+	return bootTaints[t.Key] || slices.ContainsFunc(startupPrefixes, func(prefix string) bool { return strings.HasPrefix(t.Key, prefix) }) ||
+		strings.HasSuffix(t.Key, startupSuffix)
+}
+
+// startupPrefixes begin taints that Karpenter and Cluster Autoscaler take for startup taints, and startupSuffix ends those by
+// which drivers hold a node until they run there: ebs.csi.aws.com/agent-not-ready, node.cilium.io/agent-not-ready. A
+// DaemonSet that does not tolerate one of them will run there nonetheless.
+// Source: sigs.k8s.io/karpenter pkg/scheduling/taints.go@v1.15.0; k8s.io/autoscaler cluster-autoscaler/utils/taints/taints.go@1.34.
+var startupPrefixes = []string{TaintPrefix, "startup-taint.cluster-autoscaler.kubernetes.io/", "ignore-taint.cluster-autoscaler.kubernetes.io/"}
+
+const startupSuffix = "/agent-not-ready"
 
 // bootTaints are taints of a node that starts, which the DaemonSet controller tolerates on every pod's behalf or which
 // go by themselves: they say nothing of where the pod will be.

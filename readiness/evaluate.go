@@ -1,6 +1,7 @@
 package readiness
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -24,6 +25,8 @@ const (
 	StateReleased State = "Released"
 	// StateTimedOut: the time was up and the rule let the node go unready.
 	StateTimedOut State = "TimedOut"
+	// StateUndecided: what the rule asks about cannot be looked at, and nothing says that the node is held: it stays as it is.
+	StateUndecided State = "Undecided"
 	// StateForeign: another controller carries the rule out; its taint is left as it is.
 	StateForeign State = "Foreign"
 )
@@ -50,6 +53,7 @@ type Decision struct {
 	hasEntry bool
 	rearmed  bool
 	existing bool
+	blind    Blind
 	// stray says that the rule's taint is on a node that it does not govern, and for longer than it would have held it.
 	stray bool
 }
@@ -67,6 +71,7 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 		return d
 	}
 	d.existing = f.Node.CreationTimestamp.Time.Before(r.Created)
+	d.blind = f.blind(r)
 	d.recall(f)
 	if r.Foreign {
 		d.State = StateForeign
@@ -81,6 +86,10 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 		return d
 	}
 
+	if d.blind.Required {
+		d.undecided(f, now)
+		return d
+	}
 	v := check(r, f, d.rearmed || d.entry.Rearmed, now)
 	d.Recheck = v.expires
 	if len(v.unmet) == 0 {
@@ -108,8 +117,30 @@ func (d *Decision) recall(f *Facts) {
 		// Upstream's rules cannot be changed, only made anew: that must not gate the fleet again.
 		d.entry, d.hasEntry = f.Record.inherited(r, f.live)
 	}
-	if d.entry.State != EntryDone && r.bootstrapped(f.Node) {
+	lost := !d.hasEntry && !r.Foreign && !r.Continuous && f.Record.More && findTaint(f.Node.Spec.Taints, &r.Taint) == nil
+	if d.entry.State != EntryDone && (lost || r.bootstrapped(f.Node)) {
 		d.entry, d.hasEntry = Entry{Name: r.Name, State: EntryDone, Taint: TaintID(&r.Taint)}, true
+	}
+}
+
+// undecided decides without looking: a node that is held stays held until its time is up, which comes whatever is missing. A
+// bootstrap that has not begun is held where the fault lasts, for as long at the most. Everything else stays as it is.
+func (d *Decision) undecided(f *Facts, now time.Time) {
+	d.Reasons = []Reason{{Code: ReasonNotObserved, Subject: d.Rule.Name, Message: cmp.Or(d.blind.Why, "what the rule asks about has not been listed yet")}}
+	if d.hasEntry && d.entry.State == EntryTimedOut {
+		d.State = StateTimedOut
+		return
+	}
+	tainted := findTaint(f.Node.Spec.Taints, &d.Rule.Taint) != nil
+	begins := d.rearmed || d.blind.Why != "" && !d.Rule.Continuous && !d.ignores(f)
+	if !tainted && !begins {
+		d.State, d.Reasons = StateUndecided, nil
+		return
+	}
+	d.hold(f, now)
+	if d.DeleteNodeClaim {
+		// What cannot be looked at is no proof that the machine is broken: it is let go, and another is not bought.
+		d.DeleteNodeClaim, d.State = false, StateTimedOut
 	}
 }
 
@@ -176,7 +207,8 @@ func (d *Decision) since(f *Facts, now time.Time) time.Time {
 	later := d.Rule.Continuous || d.existing
 	switch {
 	case d.hasEntry && d.entry.State == EntryHeld:
-		if at := d.entry.at(); at.After(begin) && (d.entry.Rearmed || later) {
+		// A hold that begins in the future is not of our writing, and would have no end.
+		if at := d.entry.at(); at.After(begin) && !at.After(now.Add(time.Minute)) && (d.entry.Rearmed || later) {
 			return at
 		}
 	case d.rearmed, d.hasEntry && d.entry.State == EntryDone:

@@ -21,6 +21,12 @@ type Facts struct {
 	DaemonSets func(namespace string) []*DaemonSetSpec
 	// CSIDrivers are those that the node's CSINode lists.
 	CSIDrivers []string
+	// CSINode is what else is known of it.
+	CSINode CSINode
+	// OldNode and OldBoot mark what was seen before the Node was made, and before it last booted.
+	OldNode, OldBoot Marks
+	// Blind says what of a rule's requirements cannot be looked at now. Nil: all can.
+	Blind func(*Rule) Blind
 	// Refused are the types of those conditions by which the agent says that it may not run a rule's probe; nil for none.
 	Refused []corev1.NodeConditionType
 	// Partial says that Pods, DaemonSets and CSIDrivers were not looked at (kubectl headstart why): what depends on
@@ -34,6 +40,12 @@ type Facts struct {
 	// Left are the taints of rules that were seen to hold this node until its label left their selector: a node that
 	// registered with its taint carries no record of it until it is released.
 	Left []corev1.Taint
+	// Named and NamedLabel say whether a rule of today, or a claim, names the taint or the label: only those are ever taken off.
+	// Nil: those of the decisions and claims at hand are.
+	Named      func(*corev1.Taint) bool
+	NamedLabel func(string) bool
+	// Startup says whether a rule of today names the taint: it goes by itself. Nil: none is known.
+	Startup func(*corev1.Taint) bool
 	// LiveRule says which rule UIDs exist today. Nil: those of the rules being evaluated are all that is known.
 	LiveRule func(types.UID) bool
 }
@@ -49,6 +61,32 @@ type Pod struct {
 	Terminating bool
 	// Changed is when Ready last changed, by the node's clock; zero where it never did.
 	Changed time.Time
+	// CreatedAt is when the pod was made, by the API server's clock, and StartedAt when the last of its containers was
+	// started, by the node's: seconds since 1970, 0 where that is not known.
+	CreatedAt, StartedAt int64
+}
+
+// CSINode is whose a CSINode is and when it was made.
+type CSINode struct {
+	// Owner is the UID of the Node that owns it; "" where none does.
+	Owner types.UID
+	// CreatedAt is in seconds since 1970.
+	CreatedAt int64
+}
+
+// Blind says what of a rule cannot be looked at, as when a right is missing.
+type Blind struct {
+	// Required and Optional: some of what it requires, of what its labels depend on.
+	Required, Optional bool
+	// Why is one line for a person; "" where the first list is still to come.
+	Why string
+}
+
+func (f *Facts) blind(r *Rule) Blind {
+	if f.Blind == nil {
+		return Blind{}
+	}
+	return f.Blind(r)
 }
 
 // DaemonSetSpec is what the engine keeps of a DaemonSet: what decides where its pods can be.
@@ -58,6 +96,8 @@ type DaemonSetSpec struct {
 	UID        types.UID
 	Generation int64
 	Selector   labels.Selector
+	// PodLabels are those of its pods.
+	PodLabels map[string]string
 	// Template has nodeSelector, affinity and tolerations only.
 	Template corev1.PodSpec
 }

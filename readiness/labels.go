@@ -26,13 +26,23 @@ func (p *planner) labels() {
 		want[label] = c != nil && c.Status == corev1.ConditionTrue
 	}
 	for _, label := range p.facts.Record.Labels {
-		want[label] = want[label] || false
+		if p.namesLabel(label) {
+			want[label] = want[label] || false
+		}
 	}
 	for d := range p.enforced {
 		for i := range d.Rule.Optional {
 			opt := &d.Rule.Optional[i]
 			if opt.ReadyLabel != "" {
 				want[opt.ReadyLabel] = want[opt.ReadyLabel] || p.facts.optionalReady(opt, d.Rule)
+			}
+		}
+	}
+	for i := range p.decisions {
+		d := &p.decisions[i]
+		for j := range d.Rule.Optional {
+			if d.blind.Optional {
+				delete(want, d.Rule.Optional[j].ReadyLabel) // stays as it is
 			}
 		}
 	}
@@ -67,9 +77,23 @@ func (f *Facts) optionalReady(ds *DaemonSet, r *Rule) bool {
 
 func (f *Facts) anyFits(namespace string, r *Rule) bool {
 	for _, spec := range f.daemonSets(namespace) {
-		if spec.Fits(f.Node, &r.Taint) {
+		if f.fits(spec, r) {
 			return true
 		}
 	}
 	return false
+}
+
+// namesLabel says whether a rule of today, or a claim, has the label for one of its own.
+func (p *planner) namesLabel(label string) bool {
+	if p.facts.NamedLabel != nil && p.facts.NamedLabel(label) {
+		return true
+	}
+	return slices.ContainsFunc(p.decisions, func(d Decision) bool { return d.Rule.NamesLabel(label) }) ||
+		slices.ContainsFunc(p.retired, func(c Claim) bool { return c.Rule.NamesLabel(label) })
+}
+
+// NamesLabel says whether the label is the readyLabel of one of the rule's optional DaemonSets.
+func (r *Rule) NamesLabel(label string) bool {
+	return slices.ContainsFunc(r.Optional, func(d DaemonSet) bool { return d.ReadyLabel != "" && d.ReadyLabel == label })
 }

@@ -59,6 +59,8 @@ type Transition struct {
 // only runs dry. Nodes that were bound to the rule by then and got the taint at registration have no record of it.
 type Claim struct {
 	Rule *Rule
+	// Until is how long the claim is kept where no node carries the taint: nodes that start now may come with it.
+	Until time.Time
 }
 
 // Covers says whether the node still carries the claimed taint.
@@ -125,7 +127,7 @@ type planner struct {
 func (p *planner) enforced(yield func(*Decision) bool) {
 	for i := range p.decisions {
 		d := &p.decisions[i]
-		if d.Rule.DryRun || d.State == StateUnbound || d.State == StateIgnored || d.State == StateForeign {
+		if d.Rule.DryRun || d.State == StateUnbound || d.State == StateIgnored || d.State == StateForeign || d.State == StateUndecided {
 			continue
 		}
 		if !yield(d) {
@@ -162,7 +164,14 @@ func (p *planner) taints() {
 // between Karpenter's fence and ours.
 func (p *planner) hold(out []corev1.Taint, frozen bool) []corev1.Taint {
 	for d := range p.enforced {
-		if d.State != StateHeld || findTaint(out, &d.Rule.Taint) != nil || (frozen && !d.rearmed) {
+		if d.State != StateHeld || (frozen && !d.rearmed) {
+			continue
+		}
+		if i := indexTaint(out, &d.Rule.Taint); i >= 0 {
+			if !d.blind.Required && !p.valued(&out[i]) {
+				out[i].Value = d.Rule.Taint.Value
+				p.added = true
+			}
 			continue
 		}
 		out = append(out, d.Rule.Taint)
@@ -171,6 +180,16 @@ func (p *planner) hold(out []corev1.Taint, frozen bool) []corev1.Taint {
 		p.transition(d)
 	}
 	return out
+}
+
+// valued says whether a rule that holds the node gives the taint the value that it has.
+func (p *planner) valued(t *corev1.Taint) bool {
+	for d := range p.enforced {
+		if d.State == StateHeld && SameTaint(&d.Rule.Taint, t) && d.Rule.Taint.Value == t.Value {
+			return true
+		}
+	}
+	return false
 }
 
 // released notes the rules whose taint goes with this change.
@@ -201,9 +220,9 @@ func (p *planner) held(t *corev1.Taint) bool {
 	return false
 }
 
-// ours says whether the taint is the controller's to take off: a rule that governs the node names it, the record says
-// that the controller put it there, a rule that is gone claimed it, one held the node by it until the label left, or it is
-// a stray.
+// ours says whether the taint is the controller's to take off: a rule that governs the node names it, a rule that is gone
+// claimed it, one held the node by it until the label left, or it is a stray. The record says that the controller put it
+// there only of what a rule or a claim names: a node can write it.
 func (p *planner) ours(t *corev1.Taint) bool {
 	if p.foreign(t) {
 		return false
@@ -220,7 +239,7 @@ func (p *planner) ours(t *corev1.Taint) bool {
 	}
 	id := TaintID(t)
 	for _, e := range p.facts.Record.Rules {
-		if e.Taint == id && e.State == EntryHeld {
+		if e.Taint == id && e.State == EntryHeld && p.named(t) {
 			return true
 		}
 	}
@@ -232,6 +251,15 @@ func (p *planner) ours(t *corev1.Taint) bool {
 	return slices.ContainsFunc(p.facts.Left, func(left corev1.Taint) bool { return SameTaint(&left, t) })
 }
 
+// named says whether a rule of today, or a claim, names the taint.
+func (p *planner) named(t *corev1.Taint) bool {
+	if p.facts.Named != nil && p.facts.Named(t) {
+		return true
+	}
+	return slices.ContainsFunc(p.decisions, func(d Decision) bool { return !d.Rule.DryRun && SameTaint(&d.Rule.Taint, t) }) ||
+		slices.ContainsFunc(p.retired, func(c Claim) bool { return SameTaint(&c.Rule.Taint, t) })
+}
+
 // foreign says whether the taint is another controller's business: it is a rule's that is left to that one.
 func (p *planner) foreign(t *corev1.Taint) bool {
 	return slices.ContainsFunc(p.decisions, func(d Decision) bool { return d.State == StateForeign && SameTaint(&d.Rule.Taint, t) })
@@ -241,7 +269,7 @@ func (p *planner) foreign(t *corev1.Taint) bool {
 // at no cost, with any other change.
 func (p *planner) record() error {
 	old := p.facts.Record
-	next := Record{Node: p.facts.Node.UID, Labels: p.ownLabels()}
+	next := Record{Node: p.facts.Node.UID, Labels: p.ownLabels(), More: old.More}
 	must := p.rules(&next)
 	must = must || !slices.Equal(old.Labels, next.Labels)
 	completed, err := p.bootstraps()
@@ -282,7 +310,7 @@ func (p *planner) rules(next *Record) (must bool) {
 		must = must || changed
 	}
 	for i := range p.decisions {
-		if d := &p.decisions[i]; d.State == StateForeign && d.hasEntry {
+		if d := &p.decisions[i]; (d.State == StateForeign || d.State == StateUndecided) && d.hasEntry {
 			next.Rules[d.Rule.UID] = d.entry
 		}
 	}
@@ -314,16 +342,40 @@ func (p *planner) entry(d *Decision) (e Entry, must bool) {
 	case StateReleased:
 		e.State, e.Rearmed = EntryDone, false
 		must = d.unrecorded()
-	case StateUnbound, StateIgnored, StateForeign:
+	case StateUnbound, StateIgnored, StateForeign, StateUndecided:
 		return Entry{}, false
+	}
+	if d.Rule.RearmOnReboot {
+		e.Old = p.oldMarks(d)
 	}
 	if d.hasEntry && d.entry.State == e.State && e.State != EntryHeld {
 		// A bootID that came after the completion is the same boot, and needed to tell the next one.
 		must = d.Rule.RearmOnReboot && d.entry.Boot == "" && e.Boot != ""
-		e.At = d.entry.At
+		e.At, e.Old = d.entry.At, d.entry.Old
 		e.Boot = cmp.Or(d.entry.Boot, e.Boot)
 	}
 	return e, must
+}
+
+// oldMarks are what must not count for the rule after the boot that is, or after the one that was. A completion notes the
+// pods that it rests on, for a controller that does not see the node boot; not its drivers and devices, of which nothing
+// would tell then that they were renewed.
+func (p *planner) oldMarks(d *Decision) Marks {
+	if d.State != StateReleased {
+		if d.entry.Rearmed || d.rearmed {
+			return p.facts.OldBoot
+		}
+		return nil
+	}
+	var out Marks
+	for i := range p.facts.Pods {
+		pod := &p.facts.Pods[i]
+		if slices.ContainsFunc(d.Rule.DaemonSets, func(ds DaemonSet) bool { return ds.concerns(pod) }) {
+			out = append(out, pod.Mark())
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // unrecorded says whether a completion must be written down: without it, a bootstrap would begin again with the next loss,
@@ -339,7 +391,9 @@ func (d *Decision) unrecorded() bool {
 func (p *planner) ownLabels() []string {
 	own := map[string]bool{}
 	for _, l := range p.facts.Record.Labels {
-		own[l] = true
+		if p.namesLabel(l) {
+			own[l] = true
+		}
 	}
 	for _, l := range p.change.RemoveLabels {
 		delete(own, l)

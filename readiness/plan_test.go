@@ -80,9 +80,10 @@ func TestPlanTakesOffWhatIsItsOwn(t *testing.T) {
 		want    readiness.Urgency
 	}{
 		"the label left the selector":                 {facts: []func(*readiness.Facts){taintedFact, held, left}, rules: []*readiness.Rule{makeRule()}, want: readiness.UrgencyRelease},
-		"the rule is gone":                            {facts: []func(*readiness.Facts){taintedFact, held}, want: readiness.UrgencyRelease},
+		"the rule is gone":                            {facts: []func(*readiness.Facts){taintedFact, held}, retired: []readiness.Claim{{Rule: makeRule()}}, want: readiness.UrgencyRelease},
+		"the rule is gone and nobody remembers it":    {facts: []func(*readiness.Facts){taintedFact, held}, want: readiness.UrgencyNone},
 		"the rule is gone and the node registered so": {facts: []func(*readiness.Facts){taintedFact}, retired: []readiness.Claim{{Rule: makeRule()}}, want: readiness.UrgencyRelease},
-		"the rule runs dry now":                       {facts: []func(*readiness.Facts){taintedFact, held}, rules: []*readiness.Rule{makeRule(func(r *readiness.Rule) { r.DryRun = true })}, want: readiness.UrgencyRelease},
+		"the rule runs dry now":                       {facts: []func(*readiness.Facts){taintedFact, held}, rules: []*readiness.Rule{makeRule(func(r *readiness.Rule) { r.DryRun = true })}, retired: []readiness.Claim{{Rule: makeRule()}}, want: readiness.UrgencyRelease},
 		"a bootstrap is over and somebody taints":     {facts: []func(*readiness.Facts){taintedFact, entry(readiness.Entry{State: readiness.EntryDone, Boot: "boot-1"})}, rules: []*readiness.Rule{makeRule()}, want: readiness.UrgencyRelease},
 		"somebody else's taint of a rule that is dry": {facts: []func(*readiness.Facts){taintedFact}, rules: []*readiness.Rule{makeRule(func(r *readiness.Rule) { r.DryRun = true })}, want: readiness.UrgencyNone},
 		"somebody else's taint without any rule":      {facts: []func(*readiness.Facts){taintedFact}, want: readiness.UrgencyNone},
@@ -101,7 +102,7 @@ func TestPlanTakesOffWhatIsItsOwn(t *testing.T) {
 }
 
 func TestPlanMovesAChangedTaint(t *testing.T) {
-	c := plan(t, makeFacts(taintedFact, entry(readiness.Entry{State: readiness.EntryHeld})), []*readiness.Rule{makeRule(otherTaint)})
+	c := plan(t, makeFacts(taintedFact, entry(readiness.Entry{State: readiness.EntryHeld})), []*readiness.Rule{makeRule(otherTaint)}, readiness.Claim{Rule: makeRule()})
 	require.Len(t, c.Taints, 1)
 	require.Equal(t, "readiness.k8s.io/s", c.Taints[0].Key)
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +25,8 @@ const (
 	ReasonCSIDriverMissing  ReasonCode = "CSIDriverMissing"
 	ReasonCSIDriverUnknown  ReasonCode = "CSIDriverUnknown"
 	ReasonResourceMissing   ReasonCode = "ResourceMissing"
+	// ReasonNotObserved: what the rule asks about cannot be looked at.
+	ReasonNotObserved ReasonCode = "NotObserved"
 )
 
 // Reason is one thing that a rule still waits for on a node.
@@ -70,13 +71,15 @@ func check(r *Rule, f *Facts, fresh bool, now time.Time) verdict {
 		switch {
 		case f.Partial:
 			v.miss(ReasonCSIDriverUnknown, driver, "needs CSI driver %s in the node's CSINode, which was not looked at", driver)
-		case !slices.Contains(f.CSIDrivers, driver):
+		case !f.hasDriver(driver, fresh):
 			v.miss(ReasonCSIDriverMissing, driver, "CSI driver %s is not registered in the node's CSINode", driver)
 		}
 	}
 	for _, want := range r.Resources {
 		if have := f.Node.Status.Allocatable[want.Name]; have.Cmp(want.Min) < 0 {
 			v.miss(ReasonResourceMissing, string(want.Name), "%s of %s is allocatable, %s is needed", have.String(), want.Name, want.Min.String())
+		} else if fresh && f.staleResource(want.Name) {
+			v.miss(ReasonResourceMissing, string(want.Name), "%s of %s was allocatable before the node booted, and has not been reported anew", have.String(), want.Name)
 		}
 	}
 	return v
@@ -114,12 +117,8 @@ func checkCondition(want *Condition, f *Facts, fresh bool, now time.Time, v *ver
 		if fresh && !f.thisBoot(have) {
 			stale = true
 		}
-		if want.MaxAge > 0 {
-			seen, known := f.Seen[want.Type]
-			if !known {
-				seen = now
-			}
-			expires := seen.Add(want.MaxAge)
+		if since, ages := f.agesSince(want.Type, now); want.MaxAge > 0 && ages {
+			expires := since.Add(want.MaxAge)
 			stale = stale || !now.Before(expires)
 			if !stale {
 				v.until(expires)
@@ -140,6 +139,29 @@ func checkCondition(want *Condition, f *Facts, fresh bool, now time.Time, v *ver
 	default:
 		v.miss(ReasonConditionStatus, string(want.Type), "condition %s is %s, %s is needed%s", want.Type, have.Status, want.Required, because(have))
 	}
+}
+
+// agesSince says since when a report grows old, and whether it does at all.
+//
+// Most reporters repeat theirs, and age is the time since the last one. Our agent does not: it reports a change at once and
+// is silent otherwise, because a heartbeat from each of thousands of nodes is what an idle cluster must not have. So its
+// word holds while its node is there, which the API server knows from the node's lease: the age of a condition of ours runs
+// from when Ready became Unknown, as the node lifecycle controller sets it when the lease is not renewed. That costs no
+// request. An agent that ended while its node lives is its service manager's to start again.
+func (f *Facts) agesSince(t corev1.NodeConditionType, now time.Time) (since time.Time, ages bool) {
+	of := t
+	if isOurs(t) {
+		ready := f.condition(corev1.NodeReady)
+		if ready == nil || ready.Status != corev1.ConditionUnknown {
+			return time.Time{}, false
+		}
+		of = corev1.NodeReady
+	}
+	seen, known := f.Seen[of]
+	if !known {
+		return now, true
+	}
+	return seen, true
 }
 
 func because(have *corev1.NodeCondition) string {
@@ -209,15 +231,15 @@ func checkDaemonSet(ds *DaemonSet, r *Rule, f *Facts, fresh bool, v *verdict) {
 	}
 	if ds.wildcard() {
 		for _, spec := range f.daemonSets(ds.Namespace) {
-			if !spec.Fits(f.Node, &r.Taint) {
+			if !f.fits(spec, r) {
 				continue
 			}
 			one := DaemonSet{Namespace: spec.Namespace, Name: spec.Name}
-			checkPods(&one, f, nil, v)
+			checkPods(&one, f, fresh, nil, v)
 		}
 		return
 	}
-	checkPods(ds, f, report, v)
+	checkPods(ds, f, fresh, report, v)
 }
 
 // toldOf is what the agent says of a DaemonSet's pod that is not Ready.
@@ -235,14 +257,14 @@ func (f *Facts) daemonSets(namespace string) []*DaemonSetSpec {
 	return f.DaemonSets(namespace)
 }
 
-func checkPods(ds *DaemonSet, f *Facts, report *corev1.NodeCondition, v *verdict) {
+func checkPods(ds *DaemonSet, f *Facts, fresh bool, report *corev1.NodeCondition, v *verdict) {
 	notReady := ""
 	for i := range f.Pods {
 		pod := &f.Pods[i]
 		if pod.Terminating || !ds.owns(pod) {
 			continue
 		}
-		if pod.Ready || newer(report, pod) {
+		if newer(report, pod) || pod.Ready && !f.stalePod(pod, fresh) {
 			return
 		}
 		notReady = pod.Name

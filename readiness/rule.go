@@ -74,6 +74,14 @@ type DaemonSet struct {
 // AllDaemonSets is the name that means every DaemonSet of a namespace.
 const AllDaemonSets = "*"
 
+// concerns says whether the pod is one that d asks about.
+func (d *DaemonSet) concerns(pod *Pod) bool {
+	if d.wildcard() {
+		return pod.Namespace == d.Namespace && pod.DaemonSet != ""
+	}
+	return d.owns(pod)
+}
+
 // wildcard says whether d means every DaemonSet of its namespace.
 func (d *DaemonSet) wildcard() bool { return d.Selector == nil && d.Name == AllDaemonSets }
 
@@ -109,12 +117,20 @@ func TaintID(t *corev1.Taint) string { return t.Key + ":" + string(t.Effect) }
 
 // findTaint returns the taint of taints that is the same as want, or nil.
 func findTaint(taints []corev1.Taint, want *corev1.Taint) *corev1.Taint {
-	for i := range taints {
-		if SameTaint(&taints[i], want) {
-			return &taints[i]
-		}
+	if i := indexTaint(taints, want); i >= 0 {
+		return &taints[i]
 	}
 	return nil
+}
+
+// indexTaint is where it is, or -1.
+func indexTaint(taints []corev1.Taint, want *corev1.Taint) int {
+	for i := range taints {
+		if SameTaint(&taints[i], want) {
+			return i
+		}
+	}
+	return -1
 }
 
 // Binds says whether the rule governs the node: by its selector, or by an annotation on the node that names it (rules of

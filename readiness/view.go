@@ -21,18 +21,18 @@ type NodeView struct {
 // ConditionView is one of a rule's conditions on a node.
 type ConditionView struct {
 	*Condition
-	// Current is the rule's default where Missing.
-	Current corev1.ConditionStatus
-	Missing bool
+	// Current is what was seen: Unknown where the condition is Missing. Taken is what it was taken for: the rule's default then.
+	Current, Taken corev1.ConditionStatus
+	Missing        bool
 }
 
 // View looks at a node as the rule does.
 func View(r *Rule, f *Facts) NodeView {
 	v := NodeView{Name: f.Node.Name, Tainted: findTaint(f.Node.Spec.Taints, &r.Taint) != nil}
 	for i := range r.Conditions {
-		c := ConditionView{Condition: &r.Conditions[i], Current: cmp.Or(r.Conditions[i].Default, corev1.ConditionUnknown)}
+		c := ConditionView{Condition: &r.Conditions[i], Current: corev1.ConditionUnknown, Taken: cmp.Or(r.Conditions[i].Default, corev1.ConditionUnknown)}
 		if have := f.condition(c.Type); have != nil {
-			c.Current = have.Status
+			c.Current, c.Taken = have.Status, have.Status
 		} else {
 			c.Missing = true
 		}
@@ -47,7 +47,7 @@ func (v *NodeView) Missing() bool {
 }
 
 // Met says whether the condition is as the rule asks.
-func (c *ConditionView) Met() bool { return c.Current == c.Required }
+func (c *ConditionView) Met() bool { return c.Taken == c.Required }
 
 // Sight is View in a word, to tell whether it has changed: two bits a condition, of which a rule has at most 32.
 func Sight(r *Rule, f *Facts) (conditions uint64, tainted bool) {

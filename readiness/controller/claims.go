@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,7 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 )
 
@@ -29,7 +32,9 @@ type claimDeleter struct {
 	log    logr.Logger
 	engine *Engine
 	client metadata.Interface
-	events *recorder
+	// objects reads NodeClaims whole.
+	objects dynamic.Interface
+	events  *recorder
 }
 
 // Run deletes until ctx ends.
@@ -59,6 +64,10 @@ func (d *claimDeleter) delete(ctx context.Context, c claim) error {
 	if err != nil {
 		return fmt.Errorf("delete NodeClaim %q: %w", c.ref.Name, err)
 	}
+	theirs, err := d.owns(ctx, gv, &c)
+	if err != nil || !theirs {
+		return err
+	}
 	err = d.client.Resource(gv.WithResource("nodeclaims")).Delete(ctx, c.ref.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &c.ref.UID},
 	})
@@ -77,3 +86,25 @@ func (e *Engine) claimFailed(c claim) {
 		e.wakes.set(n, e.now().Add(maxBackoff))
 	}
 }
+
+// owns says whether the NodeClaim says of itself that the node is its own. The owner reference that led to it is on the
+// Node, which a node may write: it must not have another's machine deleted by naming that.
+func (d *claimDeleter) owns(ctx context.Context, gv schema.GroupVersion, c *claim) (bool, error) {
+	found, err := d.objects.Resource(gv.WithResource("nodeclaims")).Get(ctx, c.ref.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read NodeClaim %q: %w", c.ref.Name, err)
+	}
+	name, _, _ := unstructured.NestedString(found.Object, "status", "nodeName")
+	machine, _, _ := unstructured.NestedString(found.Object, "status", "providerID")
+	// One that has neither is no machine yet.
+	if name == c.node.Name || name == "" && machine == "" {
+		return true, nil
+	}
+	return false, fmt.Errorf("delete NodeClaim %q: %w", c.ref.Name, errNotItsNode)
+}
+
+// errNotItsNode says that a Node names a NodeClaim that is another node's.
+var errNotItsNode = errors.New("its status names another node than the one that refers to it")

@@ -24,20 +24,35 @@ type Engine struct {
 	upstream *upstreamMetrics
 	// adopted tells that an upstream rule has found its taint on a node; nil to tell nobody.
 	adopted func(*corev1.Node, *readiness.Rule)
+	// unclaimedTold tells that a node carries a taint that no rule names; nil to tell nobody.
+	unclaimedTold func(*corev1.Node, string)
 
-	mu      sync.Mutex
-	nodes   map[string]*node
+	mu    sync.Mutex
+	nodes map[string]*node
+	// common is what all nodes' facts have in common.
+	common  readiness.Facts
 	rules   []*readiness.Rule
 	byUID   map[types.UID]*ruleEntry
 	retired []readiness.Claim
+	// unseen are the forms whose rules are not known yet, each with why; pending are claims of the ledger that such a rule
+	// may make still.
+	unseen  map[readiness.Form]string
+	pending []readiness.Claim
+	// recalled says that the ledger has been read, and settleAt when claims must be looked at again.
+	recalled bool
+	settleAt time.Time
 	// daemonSets is keyed by namespace, then name.
 	daemonSets map[string]map[string]*readiness.DaemonSetSpec
 	// pods is keyed by node name; a node may come after its pods.
 	pods map[string]map[podKey]readiness.Pod
 	// drivers is keyed by node name.
-	drivers map[string][]string
-	// synced are the watches whose first list has come; watchEvent tells that other watches are wanted now.
+	drivers map[string]csiNode
+	// buried are the marks of what was known of Nodes that are gone, by name, while their pods and CSINodes remain.
+	buried map[string]readiness.Marks
+	// synced are the watches whose first list has come, and failing why one cannot be opened; watchEvent tells that other
+	// watches are wanted now.
 	synced     map[watchKey]bool
+	failing    map[watchKey]string
 	watchEvent chan struct{}
 	dirtyRules map[types.UID]struct{}
 	ruleEvent  chan struct{}
@@ -60,10 +75,19 @@ type ruleEntry struct {
 	rule   *readiness.Rule
 	counts Counts
 	source ruleSource
-	// invalid says why the rule is not in force; "" where it is.
+	// invalid says why the rule is not understood as it is now; "" where it is. The last good one stays in force.
 	invalid string
-	// ready says that all watches that the rule needs have listed.
-	ready bool
+	// stub says that there is no good one: rule has a name and a UID. unknown says that only its taint, selector and timeout
+	// are known, from the ledger.
+	stub, unknown bool
+	// generation is the one that was seen last.
+	generation int64
+	// blind says what of it cannot be looked at, and trouble what is in the way of looking; looked that this was found out.
+	blind   readiness.Blind
+	trouble string
+	looked  bool
+	// timedOut are nodes whose time is up and of whom nobody has been told.
+	timedOut timedOut
 }
 
 // Counts are the numbers of a rule's status.
@@ -71,6 +95,8 @@ type Counts struct {
 	Matched, Held, Released, TimedOut, WouldHold int32
 	// Refused are the nodes that wait for a probe which their agent does not run.
 	Refused int32
+	// Failing are the nodes that cannot be written.
+	Failing int32
 }
 
 // newEngine makes an empty engine. now is the API server's time as well as it is known.
@@ -79,11 +105,15 @@ func newEngine(log logr.Logger, now func() time.Time, m *metrics) *Engine {
 		log: log, now: now, metrics: m,
 		nodes: map[string]*node{}, byUID: map[types.UID]*ruleEntry{},
 		daemonSets: map[string]map[string]*readiness.DaemonSetSpec{},
-		pods:       map[string]map[podKey]readiness.Pod{}, drivers: map[string][]string{},
+		pods:       map[string]map[podKey]readiness.Pod{}, drivers: map[string]csiNode{}, buried: map[string]readiness.Marks{},
+		failing: map[watchKey]string{}, unseen: map[readiness.Form]string{},
 		claims: make(chan claim, claimQueue), claimEvent: make(chan struct{}, 1),
 		synced: map[watchKey]bool{}, watchEvent: make(chan struct{}, 1),
 		dirtyRules: map[types.UID]struct{}{}, ruleEvent: make(chan struct{}, 1),
 		progress: time.Now(),
+	}
+	e.common = readiness.Facts{
+		DaemonSets: e.daemonSetsOf, LiveRule: e.liveRule, Named: e.named, NamedLabel: e.namedLabel, Startup: e.startup, Blind: e.blindTo,
 	}
 	e.queue.init()
 	e.wakes.init()
@@ -100,11 +130,11 @@ func (e *Engine) ObserveNode(in stripped) {
 func (e *Engine) observe(in stripped) {
 	n := e.nodes[in.Name]
 	if n == nil {
-		n = &node{name: in.Name, wakeIndex: -1}
-		n.facts.DaemonSets = e.daemonSetsOf
-		n.facts.LiveRule = e.liveRule
+		n = &node{name: in.Name, wakeIndex: -1, facts: e.common}
 		n.facts.Pods = podList(e.pods[in.Name])
-		n.facts.CSIDrivers = e.drivers[in.Name]
+		n.facts.CSIDrivers, n.facts.CSINode = e.drivers[in.Name].drivers, e.drivers[in.Name].facts
+		n.facts.OldNode = e.buried[in.Name]
+		delete(e.buried, in.Name)
 		e.nodes[in.Name] = n
 	}
 	n.observe(in, e.now())
@@ -129,6 +159,9 @@ func (e *Engine) forgetNode(name string) {
 	e.wakes.cancel(n)
 	e.queue.remove(n)
 	delete(e.nodes, name)
+	if marks := n.facts.Remains(); len(marks) > 0 {
+		e.buried[name] = marks
+	}
 }
 
 // ReplaceNodes takes over a complete list.
@@ -209,20 +242,15 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 	var next time.Time
 	n.dropLeft()
 	for _, r := range e.rules {
-		if !e.byUID[r.UID].ready && r.Binds(n.facts.Node) {
-			// What it asks about is still being listed: nothing is known, so nothing is done.
-			return readiness.Change{Urgency: readiness.UrgencyNone}, time.Time{}
-		}
 		begin := time.Now()
 		d := readiness.Evaluate(r, &n.facts, now)
-		s := ruleState{state: d.State, overdue: d.Overdue, refused: d.ProbeRefused(&n.facts)}
-		if r.Form == readiness.FormUpstream {
-			e.observeUpstream(n, r, &s, time.Since(begin))
+		if r.Form == readiness.FormUpstream && d.State != readiness.StateUnbound {
+			e.upstream.evaluated(r, time.Since(begin), now)
 		}
-		e.count(n, r.UID, s)
 		n.noteHold(r, d.State)
 		next = earlier(next, d.Recheck)
 		if d.State == readiness.StateUnbound && !d.Stray() {
+			e.count(n, r.UID, ruleState{state: d.State})
 			continue
 		}
 		n.noteFirst(r, now)
@@ -231,14 +259,21 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 		}
 		decisions = append(decisions, d)
 	}
+	e.countAll(n, decisions)
 	for i := range e.retired {
 		next = earlier(next, e.retired[i].Recheck(n.facts.Node, now))
+	}
+	for i := range e.pending {
+		// Whose it is will be known when the rules of its form are: until then it stays.
+		if r := e.pending[i].Rule; e.pending[i].Covers(n.facts.Node) {
+			decisions = append(decisions, readiness.Decision{Rule: r, State: readiness.StateForeign})
+		}
 	}
 	change, err := readiness.Plan(&n.facts, decisions, e.retired, now)
 	if err != nil {
 		e.log.Error(err, "cannot plan node", "node", n.name)
 	}
-	return change, next
+	return change, earlier(next, e.lookForUnclaimed(n, now))
 }
 
 // earlier is the earlier of two times, of which zero is never.
@@ -249,56 +284,6 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// count moves the node from its old state under the rule to the new one.
-func (e *Engine) count(n *node, uid types.UID, s ruleState) {
-	old, had := n.states.get(uid)
-	if had && old == s {
-		return
-	}
-	entry := e.byUID[uid]
-	if s.state == readiness.StateUnbound {
-		n.states.remove(uid)
-	} else {
-		n.states.set(uid, s)
-	}
-	if entry == nil || (!had && s.state == readiness.StateUnbound) {
-		return
-	}
-	if had {
-		entry.counts.add(old, entry.rule.DryRun, -1)
-	}
-	entry.counts.add(s, entry.rule.DryRun, 1)
-	e.markRule(uid)
-}
-
-func (c *Counts) add(s ruleState, dryRun bool, by int32) {
-	if s.state == readiness.StateUnbound {
-		return
-	}
-	c.Matched += by
-	if s.refused {
-		c.Refused += by
-	}
-	if s.overdue {
-		c.TimedOut += by
-	}
-	switch s.state {
-	case readiness.StateHeld:
-		if dryRun {
-			c.WouldHold += by
-		} else {
-			c.Held += by
-		}
-	case readiness.StateReleased:
-		c.Released += by
-	case readiness.StateTimedOut:
-		if !s.overdue {
-			c.TimedOut += by
-		}
-	case readiness.StateIgnored, readiness.StateUnbound, readiness.StateForeign:
-	}
-}
-
 func (e *Engine) markRule(uid types.UID) {
 	e.dirtyRules[uid] = struct{}{}
 	select {
@@ -307,7 +292,8 @@ func (e *Engine) markRule(uid types.UID) {
 	}
 }
 
-func (e *Engine) liveRule(uid types.UID) bool { return e.byUID[uid] != nil }
+// liveRule says whether the rule exists, as far as that is known.
+func (e *Engine) liveRule(uid types.UID) bool { return e.byUID[uid] != nil || len(e.unseen) > 0 }
 
 func (e *Engine) daemonSetsOf(namespace string) []*readiness.DaemonSetSpec {
 	return slices.SortedFunc(maps.Values(e.daemonSets[namespace]), func(a, b *readiness.DaemonSetSpec) int {

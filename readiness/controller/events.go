@@ -22,6 +22,8 @@ const (
 	reasonTimedOut = "ReadinessTimedOut"
 	reasonConflict = "Conflict"
 	reasonInvalid  = "Invalid"
+	// reasonUnclaimed is on a Node: a taint of ours that no rule names.
+	reasonUnclaimed = "UnclaimedTaint"
 )
 
 // What became of an event, the values of the label result.
@@ -69,20 +71,22 @@ func (r *recorder) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case event := <-r.queue:
-			r.post(ctx, event)
+			if err := r.post(ctx, event); err != nil {
+				r.log.V(1).Info("posting event failed", "reason", event.Reason, "error", err.Error())
+			}
 		}
 	}
 }
 
-func (r *recorder) post(ctx context.Context, event *corev1.Event) {
+func (r *recorder) post(ctx context.Context, event *corev1.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	if _, err := r.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
 		r.metrics.events.WithLabelValues(eventFailed).Inc()
-		r.log.V(1).Info("posting event failed", "reason", event.Reason, "error", err.Error())
-		return
+		return fmt.Errorf("post event %s: %w", event.Reason, err)
 	}
 	r.metrics.events.WithLabelValues(eventSent).Inc()
+	return nil
 }
 
 // offer queues an event within the budget.
@@ -99,6 +103,11 @@ func (r *recorder) offer(event *corev1.Event) {
 		}
 	}
 	r.metrics.events.WithLabelValues(eventDropped).Inc()
+}
+
+// unclaimed tells of a taint that no rule names.
+func (r *recorder) unclaimed(node *corev1.Node, message string) {
+	r.offer(nodeEvent(node, corev1.EventTypeWarning, reasonUnclaimed, message))
 }
 
 // transition tells of what a write brought about.

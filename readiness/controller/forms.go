@@ -35,8 +35,11 @@ type formWatch struct {
 	// beside is what the leader runs beside the rules of upstream's form; nil for the others.
 	beside *upstreamForm
 
+	// sight takes whether the rules are known: nil when they are, or there is no CRD.
+	sight func(error)
+
 	once sync.Once
-	// synced is closed when it is known that there is no CRD, or when its rules have been listed.
+	// synced is closed when it is known that there is no CRD, when its rules have been listed, or when that cannot be done.
 	synced chan struct{}
 
 	stop context.CancelFunc
@@ -63,11 +66,25 @@ func (f *formWatch) run(ctx context.Context) {
 		},
 		replace: func(list []*metav1.PartialObjectMetadata) { f.installed(ctx, len(list) > 0) },
 		synced:  func() {},
+		asked:   f.asked,
 	})
 	f.installed(ctx, false)
 }
 
-func (f *formWatch) markSynced() { f.once.Do(func() { close(f.synced) }) }
+// markSynced says that the rules are known, or that there are none.
+func (f *formWatch) markSynced() {
+	f.sight(nil)
+	f.once.Do(func() { close(f.synced) })
+}
+
+// asked takes the outcome of a request: rules of another form wait for no longer than until it is known that these cannot
+// be read. What was known before stays known.
+func (f *formWatch) asked(err error) {
+	if err != nil {
+		f.sight(err)
+		f.once.Do(func() { close(f.synced) })
+	}
+}
 
 // installed begins or ends the watch of the rules. Called from one goroutine.
 func (f *formWatch) installed(ctx context.Context, yes bool) {
@@ -128,13 +145,20 @@ func newFormMaker(rc *rest.Config, meta metadata.Interface, c *controller) (*for
 // make makes the watch of one form.
 func (m *formMaker) make(form readiness.Form) (*formWatch, error) {
 	f := &formWatch{log: m.log, form: form, synced: make(chan struct{}), crds: m.crds}
+	f.sight = func(err error) {
+		if err == nil {
+			m.engine.sawForm(form)
+			return
+		}
+		m.engine.missForm(form, cannotList("rules of form "+string(form), err))
+	}
 	switch form {
 	case readiness.FormNative:
 		rules := m.native(v1alpha1.GroupVersion.String(), readiness.FromNative, func(name string) client.Object {
 			return &v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		})
 		f.crd, f.forget = "nodereadinessrules."+v1alpha1.GroupVersion.Group, func() { rules.replace(nil) }
-		f.rules = watchRules(m.client, &rules.ruleSet, &v1alpha1.NodeReadinessRuleList{}, &v1alpha1.NodeReadinessRule{}, func(r *v1alpha1.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return r })
+		f.rules = watchRules(m.client, &rules.ruleSet, &v1alpha1.NodeReadinessRuleList{}, &v1alpha1.NodeReadinessRule{}, f.asked, func(r *v1alpha1.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return r })
 	case readiness.FormGuide:
 		convert := func(r *v1alpha1.NodeReadinessRule) (*readiness.Rule, error) {
 			return guide.Convert((*guide.NodeReadinessRule)(r))
@@ -143,11 +167,11 @@ func (m *formMaker) make(form readiness.Form) (*formWatch, error) {
 			return &guide.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		})
 		f.crd, f.forget = "nodereadinessrules."+guide.GroupVersion.Group, func() { rules.replace(nil) }
-		f.rules = watchRules(m.client, &rules.ruleSet, &guide.NodeReadinessRuleList{}, &guide.NodeReadinessRule{}, func(r *guide.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return (*v1alpha1.NodeReadinessRule)(r) })
+		f.rules = watchRules(m.client, &rules.ruleSet, &guide.NodeReadinessRuleList{}, &guide.NodeReadinessRule{}, f.asked, func(r *guide.NodeReadinessRule) *v1alpha1.NodeReadinessRule { return (*v1alpha1.NodeReadinessRule)(r) })
 	case readiness.FormUpstream:
 		rules := m.upstream()
 		f.crd, f.forget = "nodereadinessrules."+upstream.GroupVersion.Group, func() { rules.replace(nil) }
-		f.rules = watchRules(m.client, &rules.ruleSet, &upstream.NodeReadinessRuleList{}, &upstream.NodeReadinessRule{}, rules.seen)
+		f.rules = watchRules(m.client, &rules.ruleSet, &upstream.NodeReadinessRuleList{}, &upstream.NodeReadinessRule{}, f.asked, rules.seen)
 		f.beside = rules
 	default:
 		return nil, fmt.Errorf("rule form %q: write any of native, guide, upstream", form)
@@ -171,7 +195,7 @@ func (m *formMaker) upstream() *upstreamForm {
 }
 
 // watchRules feeds rules of type T, seen as R, until ctx ends.
-func watchRules[T, R client.Object](c client.WithWatch, rules *ruleSet[R], list client.ObjectList, expected T, as func(T) R) func(context.Context, func()) {
+func watchRules[T, R client.Object](c client.WithWatch, rules *ruleSet[R], list client.ObjectList, expected T, asked func(error), as func(T) R) func(context.Context, func()) {
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			out, ok := list.DeepCopyObject().(client.ObjectList)
@@ -196,6 +220,7 @@ func watchRules[T, R client.Object](c client.WithWatch, rules *ruleSet[R], list 
 				rules.replace(all)
 			},
 			synced: synced,
+			asked:  asked,
 		})
 	}
 }

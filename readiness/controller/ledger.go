@@ -18,6 +18,7 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"headstart.dev/readiness"
+	"headstart.dev/readiness/v1alpha1"
 )
 
 // ledger remembers, in one ConfigMap, which taints the rules of this cluster claim. A node that registers with its taint
@@ -47,6 +48,30 @@ type claimRecord struct {
 	Selector *string            `json:"selector,omitempty"`
 	// Timeout is the rule's, as text; absent where it had none.
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// Labels are the readyLabels of the rule.
+	Labels []string `json:"labels,omitempty"`
+	// Until is when the claim of a rule that is gone ends; absent for a rule that is there.
+	Until *metav1.Time `json:"until,omitempty"`
+	// Spec is the last one of the rule that was understood; left out where there is no room.
+	Spec json.RawMessage `json:"spec,omitempty"`
+}
+
+// rule is what the claim tells of its rule.
+func (c *claimRecord) rule() (*readiness.Rule, error) {
+	rule := &readiness.Rule{UID: c.UID, Name: c.Name, Form: c.Form, Taint: corev1.Taint{Key: c.Key, Effect: c.Effect}, OnTimeout: v1alpha1.TimeoutRelease}
+	if c.Timeout != nil {
+		rule.Timeout = c.Timeout.Duration
+	}
+	for _, label := range c.Labels {
+		rule.Optional = append(rule.Optional, readiness.DaemonSet{ReadyLabel: label})
+	}
+	if c.Selector != nil {
+		var err error
+		if rule.Selector, err = labels.Parse(*c.Selector); err != nil {
+			return nil, fmt.Errorf("parse selector: %w", err)
+		}
+	}
+	return rule, nil
 }
 
 // Run loads the claims of an earlier controller, and keeps the ConfigMap up to date until ctx ends.
@@ -80,6 +105,7 @@ func (l *ledger) load(ctx context.Context) error {
 	defer cancel()
 	cm, err := l.maps.Get(ctx, ledgerName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
+		l.engine.recall(nil)
 		return nil
 	}
 	if err != nil {
@@ -88,23 +114,10 @@ func (l *ledger) load(ctx context.Context) error {
 	var records []claimRecord
 	if err := json.Unmarshal([]byte(cm.Data[ledgerKey]), &records); err != nil {
 		l.log.Error(err, "ledger cannot be read and is begun anew")
+		l.engine.recall(nil)
 		return nil
 	}
-	var rules []*readiness.Rule
-	for _, r := range records {
-		rule := &readiness.Rule{UID: r.UID, Name: r.Name, Form: r.Form, Taint: corev1.Taint{Key: r.Key, Effect: r.Effect}}
-		if r.Timeout != nil {
-			rule.Timeout = r.Timeout.Duration
-		}
-		if r.Selector != nil {
-			if rule.Selector, err = labels.Parse(*r.Selector); err != nil {
-				l.log.Error(err, "a claim of the ledger cannot be read", "rule", r.Name)
-				continue
-			}
-		}
-		rules = append(rules, rule)
-	}
-	l.engine.recall(rules)
+	l.engine.recall(records)
 	return nil
 }
 
@@ -139,27 +152,105 @@ func (l *ledger) save(ctx context.Context) error {
 	return nil
 }
 
-// recall takes over the claims of an earlier controller: those that no rule of today makes are retired.
-func (e *Engine) recall(rules []*readiness.Rule) {
+// recall takes over the claims of an earlier controller: those that no rule of today makes are retired. A rule that is not
+// understood as it is now comes into force again as it was.
+func (e *Engine) recall(records []claimRecord) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, old := range rules {
-		var now *readiness.Rule
-		if entry := e.byUID[old.UID]; entry != nil && entry.invalid == "" {
-			now = entry.rule
-		}
-		e.retire(old, now)
+	e.recalled, e.pending = true, nil
+	for i := range records {
+		e.recallOne(&records[i])
 	}
 	e.decideAll()
 	e.settleClaims()
 }
 
-// claimRecords are the claims of today's rules, and those retired ones that some node still carries.
+func (e *Engine) recallOne(c *claimRecord) {
+	old, err := c.rule()
+	if err != nil {
+		e.log.Error(err, "a claim of the ledger cannot be read", "rule", c.Name)
+		return
+	}
+	if _, unseen := e.unseen[c.Form]; unseen {
+		e.pending = append(e.pending, readiness.Claim{Rule: old})
+		return
+	}
+	entry := e.byUID[c.UID]
+	switch {
+	case entry != nil && entry.stub && c.Until == nil:
+		e.revive(entry, old, c.Spec)
+	case c.Until != nil && !(entry != nil && !entry.stub && readiness.SameTaint(&entry.rule.Taint, &old.Taint) && !entry.rule.DryRun):
+		e.claim(readiness.Claim{Rule: old, Until: c.Until.Time})
+	case entry != nil && !entry.stub:
+		e.retire(old, entry.rule)
+	default:
+		e.retire(old, nil)
+	}
+}
+
+// revive brings the last good form of a rule into force; where its spec was not kept, only its time-out: nodes that it holds
+// stay so until then.
+func (e *Engine) revive(entry *ruleEntry, claimed *readiness.Rule, spec []byte) {
+	next := &ruleEntry{rule: claimed, source: entry.source, invalid: entry.invalid, generation: entry.generation, unknown: true}
+	if len(spec) > 0 && entry.source != nil {
+		rule, err := entry.source.Restore(entry.rule.UID, spec)
+		if err == nil {
+			next.rule, next.unknown = rule, false
+		} else {
+			e.log.Error(err, "the last good spec of a rule cannot be read", "rule", entry.rule.Name)
+		}
+	}
+	if next.unknown {
+		// Nothing new is held for it.
+		claimed.Continuous = true
+	}
+	e.put(next)
+}
+
+// sawForm notes that the rules of a form are known now, and settles the claims that waited for that.
+func (e *Engine) sawForm(form readiness.Form) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, unseen := e.unseen[form]; !unseen {
+		return
+	}
+	delete(e.unseen, form)
+	var rest []readiness.Claim
+	for _, c := range e.pending {
+		if c.Rule.Form != form {
+			rest = append(rest, c)
+			continue
+		}
+		if entry := e.byUID[c.Rule.UID]; entry != nil && !entry.stub {
+			e.retire(c.Rule, entry.rule)
+		} else if entry == nil {
+			e.retire(c.Rule, nil)
+		}
+	}
+	e.pending = rest
+	e.decideAll()
+	e.settleClaims()
+}
+
+// missForm notes why the rules of a form are not known.
+func (e *Engine) missForm(form readiness.Form, why string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if old, unseen := e.unseen[form]; unseen && old != why {
+		e.unseen[form] = why
+	}
+}
+
+// maxLedger bounds the ledger: a ConfigMap has at most 1 MiB.
+const maxLedger = 768 << 10
+
+// claimRecords are the claims of today's rules and the retired ones. Specs are left out where they have no room, last those
+// of rules that nothing else tells of.
 func (e *Engine) claimRecords() []claimRecord {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	found := map[string]claimRecord{}
-	add := func(r *readiness.Rule) {
+	add := func(r *readiness.Rule, until time.Time) {
 		c := claimRecord{UID: r.UID, Name: r.Name, Form: r.Form, Key: r.Taint.Key, Effect: r.Taint.Effect}
 		if r.Selector != nil {
 			text := r.Selector.String()
@@ -168,21 +259,50 @@ func (e *Engine) claimRecords() []claimRecord {
 		if r.Timeout > 0 {
 			c.Timeout = &metav1.Duration{Duration: r.Timeout}
 		}
+		for i := range r.Optional {
+			if label := r.Optional[i].ReadyLabel; label != "" {
+				c.Labels = append(c.Labels, label)
+			}
+		}
+		if !until.IsZero() {
+			c.Until = &metav1.Time{Time: until.UTC().Truncate(time.Second)}
+		}
 		found[string(c.UID)+" "+readiness.TaintID(&r.Taint)] = c
 	}
 	for i := range e.retired {
-		add(e.retired[i].Rule)
+		add(e.retired[i].Rule, e.retired[i].Until)
+	}
+	for i := range e.pending {
+		add(e.pending[i].Rule, time.Time{})
 	}
 	for _, r := range e.rules {
 		if !r.DryRun {
-			add(r)
+			add(r, time.Time{})
 		}
 	}
 	out := make([]claimRecord, 0, len(found))
 	for _, key := range slices.SortedFunc(maps.Keys(found), strings.Compare) {
 		out = append(out, found[key])
 	}
+	e.addSpecs(out)
 	return out
+}
+
+// addSpecs adds the specs of rules that are not understood now, then those of the others, while there is room.
+func (e *Engine) addSpecs(records []claimRecord) {
+	room := maxLedger - 512*len(records)
+	for _, invalid := range []bool{true, false} {
+		for i := range records {
+			entry := e.byUID[records[i].UID]
+			if records[i].Until != nil || entry == nil || entry.source == nil || (entry.invalid != "") != invalid {
+				continue
+			}
+			if spec := entry.source.Spec(entry.rule.UID); len(spec) > 0 && len(spec) < room {
+				records[i].Spec = spec
+				room -= len(spec)
+			}
+		}
+	}
 }
 
 // claimsChanged tells the ledger. e.mu is held.

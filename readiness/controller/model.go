@@ -39,6 +39,8 @@ type node struct {
 	reheld    bool
 	// dueSince is when a release first became due, for the latency metric; zero where none is.
 	dueSince time.Time
+	// unclaimed is a taint of ours that no rule names, and toldUnclaimed the one that was told of.
+	unclaimed, toldUnclaimed string
 	// claimDeleted is the UID of the NodeClaim that was deleted on timeout.
 	claimDeleted types.UID
 
@@ -52,10 +54,12 @@ type ruleState struct {
 	overdue bool
 	// refused says that the node's agent does not run a probe that the rule waits for.
 	refused bool
-	// sight and tainted are readiness.Sight of an upstream rule, whose status and metrics tell more than counts; failing
-	// says that the node's writes keep failing.
+	// sight is readiness.Sight of an upstream rule, whose status and metrics tell more than counts; tainted says that the
+	// node has the rule's taint, and failing that the node's writes keep failing.
 	sight            uint64
 	tainted, failing bool
+	// kept says that the taint is there and no rule wants it there.
+	kept bool
 }
 
 // observe takes over a version of the Node that the API server sent.
@@ -73,11 +77,38 @@ func (n *node) observe(seen stripped, now time.Time) {
 		}
 	} else {
 		n.forget()
+		if old != nil {
+			n.facts.OldNode = n.facts.Remains()
+		}
 	}
 	n.version = max(n.version, version)
 	n.facts.Node, n.facts.Conditions, n.facts.Refused = in, seen.conditions, seen.refused
 	if old == nil || old.UID != in.UID || old.Annotations[readiness.AnnotationReadiness] != in.Annotations[readiness.AnnotationReadiness] {
-		n.facts.Record, _ = readiness.DecodeRecord(in)
+		n.readRecord()
+	}
+}
+
+// readRecord takes over the record on the node. What it marks as old is all that is known of that, until a boot is seen.
+func (n *node) readRecord() {
+	n.facts.Record, _ = readiness.DecodeRecord(n.facts.Node)
+	if !n.facts.BootSeen.IsZero() {
+		return
+	}
+	n.facts.OldBoot = nil
+	for _, e := range n.facts.Record.Rules {
+		n.facts.OldBoot = append(n.facts.OldBoot, e.Old...)
+	}
+	slices.Sort(n.facts.OldBoot)
+	n.facts.OldBoot = slices.Compact(n.facts.OldBoot)
+}
+
+// renewed notes that a fact is not any more what it was.
+func (n *node) renewed(was readiness.Mark) {
+	if n.facts.OldBoot.Has(was) {
+		n.facts.OldBoot = n.facts.OldBoot.Without(was)
+	}
+	if n.facts.OldNode.Has(was) {
+		n.facts.OldNode = n.facts.OldNode.Without(was)
 	}
 }
 
@@ -85,6 +116,7 @@ func (n *node) observe(seen stripped, now time.Time) {
 func (n *node) forget() {
 	n.facts.Seen, n.facts.BootSeen = nil, time.Time{}
 	n.facts.Left, n.holding = nil, nil
+	n.facts.OldBoot, n.unclaimed, n.toldUnclaimed = nil, "", ""
 	n.version, n.wrote = 0, 0
 	n.failures, n.stale, n.reheld = 0, false, false
 	n.notBefore, n.lastWrite, n.dueSince = time.Time{}, time.Time{}, time.Time{}
@@ -116,6 +148,14 @@ func (n *node) noteReports(in stripped, now time.Time) {
 	old := n.facts.Node
 	if boot := in.Status.NodeInfo.BootID; old.Status.NodeInfo.BootID != "" && boot != old.Status.NodeInfo.BootID {
 		n.facts.BootSeen = now
+		n.facts.OldBoot = n.facts.Evidence()
+		slices.Sort(n.facts.OldBoot)
+	} else if len(n.facts.OldBoot) > 0 {
+		for name, was := range old.Status.Allocatable {
+			if is, there := in.Status.Allocatable[name]; !there || is.Cmp(was) != 0 {
+				n.renewed(readiness.ResourceMark(name, was.String()))
+			}
+		}
 	}
 	for i := range in.conditions {
 		c := &in.conditions[i]
@@ -133,14 +173,19 @@ func (n *node) noteReports(in stripped, now time.Time) {
 // ages from there on.
 func (n *node) noteFirst(r *readiness.Rule, now time.Time) {
 	for i := range r.Conditions {
-		t := r.Conditions[i].Type
-		if _, seen := n.facts.Seen[t]; seen || r.Conditions[i].MaxAge <= 0 {
+		if r.Conditions[i].MaxAge <= 0 {
 			continue
 		}
-		if n.facts.Seen == nil {
-			n.facts.Seen = map[corev1.NodeConditionType]time.Time{}
+		// The age of our own runs from when the node was seen to be gone.
+		for _, t := range []corev1.NodeConditionType{r.Conditions[i].Type, corev1.NodeReady} {
+			if _, seen := n.facts.Seen[t]; seen {
+				continue
+			}
+			if n.facts.Seen == nil {
+				n.facts.Seen = map[corev1.NodeConditionType]time.Time{}
+			}
+			n.facts.Seen[t] = now
 		}
-		n.facts.Seen[t] = now
 	}
 }
 

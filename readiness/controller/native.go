@@ -22,6 +22,8 @@ const (
 	conditionAccepted      = "Accepted"
 	conditionConflict      = "Conflict"
 	conditionUnsatisfiable = "Unsatisfiable"
+	conditionUndecided     = "Undecided"
+	conditionWriteFailed   = "WriteFailed"
 
 	reasonInForce      = "InForce"
 	reasonDryRun       = "DryRun"
@@ -29,6 +31,9 @@ const (
 	reasonTaintValue   = "TaintValue"
 	reasonCanBeMet     = "CanBeMet"
 	reasonNotTolerated = "NotTolerated"
+	reasonCannotList   = "CannotList"
+	reasonRefused      = "Refused"
+	reasonNoTrouble    = "NoTrouble"
 )
 
 // ruleForm is the source of rules of the native schema: headstart.dev's own, and the guide's.
@@ -51,7 +56,7 @@ func (n *ruleForm) WriteStatus(ctx context.Context, s RuleStatus) error {
 		return nil
 	}
 	want := current.Status.DeepCopy()
-	want.ObservedGeneration = s.Rule.Generation
+	want.ObservedGeneration = s.Generation
 	want.MatchedNodes, want.HeldNodes, want.ReleasedNodes = s.Counts.Matched, s.Counts.Held, s.Counts.Released
 	want.TimedOutNodes, want.WouldHoldNodes = s.Counts.TimedOut, s.Counts.WouldHold
 	news := setConditions(want, &s)
@@ -70,20 +75,38 @@ func (n *ruleForm) WriteStatus(ctx context.Context, s RuleStatus) error {
 		return fmt.Errorf("patch status of rule %q: %w", current.Name, err)
 	}
 	for _, event := range news {
-		n.events.offer(newEvent(corev1.ObjectReference{
-			APIVersion: n.apiVersion, Kind: "NodeReadinessRule", Name: current.Name, UID: current.UID,
-		}, corev1.EventTypeWarning, event.reason, event.message))
+		n.events.offer(n.warning(current, event.reason, event.message))
 	}
 	return nil
+}
+
+func (n *ruleForm) warning(rule *v1alpha1.NodeReadinessRule, reason, message string) *corev1.Event {
+	return newEvent(corev1.ObjectReference{
+		APIVersion: n.apiVersion, Kind: "NodeReadinessRule", Name: rule.Name, UID: rule.UID,
+	}, corev1.EventTypeWarning, reason, message)
+}
+
+// Warn posts a Warning on the rule.
+func (n *ruleForm) Warn(ctx context.Context, uid types.UID, reason, message string) error {
+	current, ok := n.get(uid)
+	if !ok {
+		return nil
+	}
+	return n.events.post(ctx, n.warning(current, reason, message))
 }
 
 type ruleNews struct{ reason, message string }
 
 // setConditions brings the rule's conditions up to date and returns what is worth a Warning: what was not so before.
 func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ruleNews {
-	generation := s.Rule.Generation
+	generation := s.Generation
 	accepted := metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionTrue, Reason: reasonInForce, Message: "the rule is in force"}
 	switch {
+	case s.Invalid != "" && s.InForce:
+		accepted = metav1.Condition{
+			Type: conditionAccepted, Status: metav1.ConditionFalse, Reason: reasonInvalid,
+			Message: s.Invalid + "; the last spec that was understood stays in force",
+		}
 	case s.Invalid != "":
 		accepted = metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionFalse, Reason: reasonInvalid, Message: s.Invalid}
 	case s.Rule.DryRun:
@@ -100,8 +123,16 @@ func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ru
 	case s.Refused != "":
 		stuck = metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionTrue, Reason: readiness.ReasonExecNotAllowed, Message: s.Refused}
 	}
+	conditions := []metav1.Condition{accepted, conflict, stuck}
+	conditions = appendTrouble(conditions, status, conditionUndecided, reasonCannotList, s.Undecided)
+	failure := ""
+	if s.Failure != "" {
+		failure = fmt.Sprintf("%d nodes cannot be written: %s", s.Counts.Failing, s.Failure)
+	}
+	conditions = appendTrouble(conditions, status, conditionWriteFailed, reasonRefused, failure)
 	var news []ruleNews
-	for _, c := range []metav1.Condition{accepted, conflict, stuck} {
+	for _, c := range conditions {
+		c.Message = bounded(c.Message)
 		c.ObservedGeneration = generation
 		old := meta.FindStatusCondition(status.Conditions, c.Type)
 		was := old != nil && old.Status == c.Status && old.Message == c.Message
@@ -116,7 +147,20 @@ func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ru
 			news = append(news, ruleNews{reasonConflict, c.Message})
 		case c.Type == conditionUnsatisfiable:
 			news = append(news, ruleNews{reasonInvalid, c.Message})
+		case c.Status == metav1.ConditionTrue && (c.Type == conditionUndecided || c.Type == conditionWriteFailed) && (old == nil || old.Status != c.Status):
+			news = append(news, ruleNews{c.Type, c.Message})
 		}
 	}
 	return news
+}
+
+// appendTrouble adds a condition that is there only once there was such trouble.
+func appendTrouble(to []metav1.Condition, status *v1alpha1.NodeReadinessRuleStatus, kind, reason, message string) []metav1.Condition {
+	if message != "" {
+		return append(to, metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message})
+	}
+	if meta.FindStatusCondition(status.Conditions, kind) == nil {
+		return to
+	}
+	return append(to, metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reasonNoTrouble})
 }

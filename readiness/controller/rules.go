@@ -3,6 +3,7 @@ package controller
 import (
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,32 +21,43 @@ func (e *Engine) SetRule(r *readiness.Rule, source ruleSource) {
 		e.markRule(r.UID)
 		return
 	}
-	if entry != nil && entry.invalid == "" {
+	if entry != nil && !entry.stub {
 		e.retire(entry.rule, r)
+	}
+	e.put(&ruleEntry{rule: r, source: source, generation: r.Generation})
+}
+
+// put brings a rule into force, in place of what there was of it; e.mu is held.
+func (e *Engine) put(entry *ruleEntry) {
+	r := entry.rule
+	if old := e.byUID[r.UID]; old != nil {
+		entry.timedOut = old.timedOut
 	}
 	e.dropRule(r.UID)
 	e.rules = append(e.rules, r)
 	slices.SortFunc(e.rules, func(a, b *readiness.Rule) int { return strings.Compare(a.Name, b.Name) })
-	e.byUID[r.UID] = &ruleEntry{rule: r, source: source}
+	e.byUID[r.UID] = entry
 	e.rewatch()
 	e.markRule(r.UID)
 	e.decideAll()
 	e.settleClaims()
 }
 
-// SetInvalid takes over a rule that cannot be understood: it holds nothing, and its status says why.
+// SetInvalid takes over a rule that cannot be understood. The last good form of it stays in force, and its status says why;
+// where none is known it holds nothing, until the ledger is read.
 func (e *Engine) SetInvalid(uid types.UID, generation int64, why error, source ruleSource, name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if old := e.byUID[uid]; old != nil && old.invalid == "" {
-		e.retire(old.rule, nil)
-	}
-	e.dropRule(uid)
-	e.byUID[uid] = &ruleEntry{
-		rule: &readiness.Rule{Name: name, UID: uid, Generation: generation}, source: source, invalid: why.Error(), ready: true,
+	text := bounded(why.Error())
+	if entry := e.byUID[uid]; entry != nil {
+		entry.invalid, entry.generation, entry.source = text, generation, source
+	} else {
+		e.byUID[uid] = &ruleEntry{
+			rule: &readiness.Rule{Name: name, UID: uid, Generation: generation}, source: source, invalid: text, generation: generation, stub: true,
+		}
 	}
 	e.markRule(uid)
-	e.decideAll()
+	e.claimsChanged()
 }
 
 // DeleteRule forgets a rule and lets go what it held.
@@ -56,7 +68,7 @@ func (e *Engine) DeleteRule(uid types.UID) {
 	if entry == nil {
 		return
 	}
-	if entry.invalid == "" {
+	if !entry.stub {
 		e.retire(entry.rule, nil)
 	}
 	e.upstream.forget(entry.rule)
@@ -72,7 +84,7 @@ func (e *Engine) RetireRule(r *readiness.Rule) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	known := e.byUID[r.UID] != nil
-	if !known && slices.ContainsFunc(e.retired, func(c readiness.Claim) bool { return c.Rule.UID == r.UID }) {
+	if !known && e.hasClaim(r.UID) {
 		return
 	}
 	e.retire(r, nil)
@@ -85,11 +97,15 @@ func (e *Engine) RetireRule(r *readiness.Rule) {
 	e.settleClaims()
 }
 
+func (e *Engine) hasClaim(uid types.UID) bool {
+	return slices.ContainsFunc(e.retired, func(c readiness.Claim) bool { return c.Rule.UID == uid })
+}
+
 // settled says whether no node is left that must still be freed of the rule's taint. One that is leaving is not written.
 func (e *Engine) settled(r *readiness.Rule) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !slices.ContainsFunc(e.retired, func(c readiness.Claim) bool { return c.Rule.UID == r.UID }) {
+	if !e.hasClaim(r.UID) {
 		return true
 	}
 	claim := readiness.Claim{Rule: r}
@@ -119,26 +135,83 @@ func (e *Engine) dropRule(uid types.UID) {
 	}
 }
 
-// retire notes the taint that old asked for where next (nil: the rule is gone) does not ask for it in the same way.
+// retire claims what old asked for where next (nil: the rule is gone) does not ask for it in the same way.
 func (e *Engine) retire(old, next *readiness.Rule) {
 	if old.DryRun {
 		return
 	}
-	if next != nil && !next.DryRun && readiness.SameTaint(&old.Taint, &next.Taint) {
+	until := e.now().Add(e.longestTimeout(old))
+	if next == nil || next.DryRun || !readiness.SameTaint(&old.Taint, &next.Taint) {
+		e.claim(readiness.Claim{Rule: old, Until: until})
 		return
 	}
-	e.retired = append(e.retired, readiness.Claim{Rule: old})
+	for i := range old.Optional {
+		if label := old.Optional[i].ReadyLabel; label != "" && !next.NamesLabel(label) {
+			labels := *old
+			labels.Taint = corev1.Taint{}
+			e.claim(readiness.Claim{Rule: &labels, Until: until})
+			return
+		}
+	}
 }
 
-// settleClaims drops retired claims of which no node carries the taint any more.
-func (e *Engine) settleClaims() {
-	e.retired = slices.DeleteFunc(e.retired, func(c readiness.Claim) bool {
-		for _, n := range e.nodes {
-			if n.facts.Node != nil && c.Covers(n.facts.Node) {
-				return false
+// claim keeps a claim, once.
+func (e *Engine) claim(c readiness.Claim) {
+	for i := range e.retired {
+		if old := e.retired[i].Rule; old.UID == c.Rule.UID && readiness.SameTaint(&old.Taint, &c.Rule.Taint) {
+			e.retired[i].Rule = c.Rule
+			if c.Until.After(e.retired[i].Until) {
+				e.retired[i].Until = c.Until
 			}
+			return
+		}
+	}
+	e.retired = append(e.retired, c)
+}
+
+// leastClaim is for how long a claim outlives its rule at the least: a node that is being bought comes by then.
+const leastClaim = 10 * time.Minute
+
+// longestTimeout is for how long nodes may come that know nothing of an edit: the longest time that a rule waits.
+func (e *Engine) longestTimeout(of *readiness.Rule) time.Duration {
+	longest := max(leastClaim, of.Timeout)
+	for _, r := range e.rules {
+		longest = max(longest, r.Timeout)
+	}
+	return longest
+}
+
+// settleClaims drops claims whose time is over and of which no node shows anything any more, and tells the ledger.
+func (e *Engine) settleClaims() {
+	now := e.now()
+	e.settleAt = time.Time{}
+	e.retired = slices.DeleteFunc(e.retired, func(c readiness.Claim) bool {
+		if now.Before(c.Until) {
+			e.settleAt = earlier(e.settleAt, c.Until)
+			return false
+		}
+		if e.shows(&c) {
+			e.settleAt = earlier(e.settleAt, now.Add(time.Minute))
+			return false
 		}
 		return true
 	})
+	select {
+	case e.wakes.changed <- struct{}{}:
+	default:
+	}
 	e.claimsChanged()
+}
+
+// shows says whether a node carries the taint of the claim, or one of its labels by the node's record.
+func (e *Engine) shows(c *readiness.Claim) bool {
+	for _, n := range e.nodes {
+		if n.facts.Node == nil {
+			continue
+		}
+		if c.Covers(n.facts.Node) || slices.ContainsFunc(n.facts.Record.Labels, c.Rule.NamesLabel) {
+			return true
+		}
+	}
+	return false
 }

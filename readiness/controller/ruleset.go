@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"encoding/json"
+	"fmt"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -23,6 +25,8 @@ type ruleSet[T client.Object] struct {
 
 	mu     sync.Mutex
 	latest map[types.UID]T
+	// good are the last ones that were understood.
+	good map[types.UID]T
 }
 
 // observe takes over a rule; known says whether it exists still. One that is being deleted lets go of its nodes at once.
@@ -38,7 +42,12 @@ func (s *ruleSet[T]) observe(in T, known bool) {
 		s.engine.DeleteRule(uid)
 	}
 	rule, err := s.convert(in)
+	if err == nil {
+		s.keepGood(in)
+	}
 	switch {
+	case err != nil && in.GetDeletionTimestamp() != nil:
+		s.engine.DeleteRule(in.GetUID())
 	case err != nil:
 		s.log.Error(err, "rule is not understood", "rule", in.GetName())
 		s.engine.SetInvalid(in.GetUID(), in.GetGeneration(), err, s.source, in.GetName())
@@ -57,15 +66,78 @@ func (s *ruleSet[T]) keep(in T) (replaced []types.UID) {
 		if other.GetName() == in.GetName() && uid != in.GetUID() {
 			replaced = append(replaced, uid)
 			delete(s.latest, uid)
+			delete(s.good, uid)
 		}
 	}
 	s.latest[in.GetUID()] = in
 	return replaced
 }
 
+func (s *ruleSet[T]) keepGood(in T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.good == nil {
+		s.good = map[types.UID]T{}
+	}
+	s.good[in.GetUID()] = in
+}
+
+// specField is the spec of an object of the API.
+type specField struct {
+	Spec json.RawMessage `json:"spec"`
+}
+
+// Spec is that of the last good form of the rule; nil where there is none.
+func (s *ruleSet[T]) Spec(uid types.UID) []byte {
+	s.mu.Lock()
+	in, ok := s.good[uid]
+	s.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	var out specField
+	if text, err := json.Marshal(in); err != nil || json.Unmarshal(text, &out) != nil {
+		return nil
+	}
+	return out.Spec
+}
+
+// Restore makes the rule that is there now, with an earlier spec, and takes that for the last good one.
+func (s *ruleSet[T]) Restore(uid types.UID, spec []byte) (*readiness.Rule, error) {
+	in, ok := s.get(uid)
+	if !ok {
+		return nil, fmt.Errorf("restore rule %s: it is gone", uid)
+	}
+	whole, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("restore rule %q: %w", in.GetName(), err)
+	}
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(whole, &fields); err != nil {
+		return nil, fmt.Errorf("restore rule %q: %w", in.GetName(), err)
+	}
+	fields["spec"] = spec
+	if whole, err = json.Marshal(fields); err != nil {
+		return nil, fmt.Errorf("restore rule %q: %w", in.GetName(), err)
+	}
+	out, ok := in.DeepCopyObject().(T)
+	if !ok {
+		return nil, fmt.Errorf("restore rule %q: %T is no copy", in.GetName(), out)
+	}
+	if err := json.Unmarshal(whole, out); err != nil {
+		return nil, fmt.Errorf("restore rule %q: %w", in.GetName(), err)
+	}
+	rule, err := s.convert(out)
+	if err == nil {
+		s.keepGood(out)
+	}
+	return rule, err
+}
+
 func (s *ruleSet[T]) forget(uid types.UID) {
 	s.mu.Lock()
 	delete(s.latest, uid)
+	delete(s.good, uid)
 	s.mu.Unlock()
 	s.engine.DeleteRule(uid)
 }

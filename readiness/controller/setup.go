@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -73,7 +74,18 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 		events: newRecorder(log, client.CoreV1(), m),
 		api:    apiNodes{patches: patches.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), nodes: client.CoreV1()},
 	}
-	c.claims = &claimDeleter{log: log, engine: engine, client: patches, events: c.events}
+	engine.unclaimedTold = c.events.unclaimed
+	if err := cfg.Registerer.Register(newCollector(engine)); err != nil {
+		return fmt.Errorf("register readiness metrics: %w", err)
+	}
+	plain := rest.CopyConfig(rc)
+	// Custom resources are JSON only.
+	plain.ContentConfig = rest.ContentConfig{}
+	objects, err := dynamic.NewForConfig(plain)
+	if err != nil {
+		return fmt.Errorf("make client for NodeClaims: %w", err)
+	}
+	c.claims = &claimDeleter{log: log, engine: engine, client: patches, objects: objects, events: c.events}
 	c.ledger = &ledger{log: log, engine: engine, maps: client.CoreV1().ConfigMaps(cmp.Or(cfg.Namespace, defaultNamespace))}
 	if c.nodes, err = followNodes(mgr, cfg.Nodes, rc, engine); err != nil {
 		return err
@@ -104,7 +116,7 @@ func (c *controller) addForms(rc *rest.Config, meta metadata.Interface, core kub
 		return err
 	}
 	if slices.Contains(forms, readiness.FormUpstream) {
-		c.guard = newUpstreamGuard(c.log, core.CoordinationV1().RESTClient(), c.engine.now)
+		c.guard = newUpstreamGuard(c.log, core.CoordinationV1().RESTClient(), cmp.Or(cfg.Namespace, defaultNamespace), c.engine.now)
 		maker.guard = c.guard
 		if c.engine.upstream, err = newUpstreamMetrics(cfg.Registerer, c.engine, cfg.UpstreamNodeStates, cfg.Version); err != nil {
 			return fmt.Errorf("register upstream's metrics: %w", err)
@@ -116,6 +128,7 @@ func (c *controller) addForms(rc *rest.Config, meta metadata.Interface, core kub
 		if err != nil {
 			return err
 		}
+		c.engine.unseen[form] = ""
 		c.forms = append(c.forms, f)
 	}
 	return nil

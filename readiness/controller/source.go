@@ -3,10 +3,14 @@ package controller
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -18,6 +22,8 @@ type sink[T runtime.Object] struct {
 	observe func(T, bool)
 	replace func([]T)
 	synced  func()
+	// asked takes the outcome of every request that opens a list or a watch; nil to tell nobody.
+	asked func(error)
 }
 
 var _ cache.TransformingStore = sink[runtime.Object]{}
@@ -66,5 +72,69 @@ var watchBackoff = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitt
 // feed runs a watch into s until ctx ends.
 func feed[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, expected T, s sink[T]) {
 	delay := watchBackoff
+	if s.asked != nil {
+		lw = asking{cache.ToListerWatcherWithContext(lw), s.asked}
+	}
 	cache.NewReflectorWithOptions(lw, expected, s, cache.ReflectorOptions{Name: "readiness " + s.kind, Backoff: &delay}).RunWithContext(ctx)
+}
+
+// asking tells of the outcome of each request. What ends with its context is none.
+type asking struct {
+	cache.ListerWatcherWithContext
+
+	outcome func(error)
+}
+
+var _ cache.ListerWatcher = asking{}
+
+func (a asking) tell(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		a.outcome(err)
+	}
+}
+
+// ListWithContext lists.
+func (a asking) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	out, err := a.ListerWatcherWithContext.ListWithContext(ctx, options)
+	a.tell(ctx, err)
+	return out, err
+}
+
+// WatchWithContext watches.
+func (a asking) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	out, err := a.ListerWatcherWithContext.WatchWithContext(ctx, options)
+	a.tell(ctx, err)
+	return out, err
+}
+
+// List is for callers without a context, of which there are none.
+func (a asking) List(options metav1.ListOptions) (runtime.Object, error) {
+	return a.ListWithContext(context.Background(), options)
+}
+
+// Watch likewise.
+func (a asking) Watch(options metav1.ListOptions) (watch.Interface, error) {
+	return a.WatchWithContext(context.Background(), options)
+}
+
+// cannotList says in one line why a resource cannot be looked at; "" where it can.
+func cannotList(resource string, err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case apierrors.IsForbidden(err):
+		return bounded(fmt.Sprintf("cannot list %s: forbidden: %v", resource, err))
+	default:
+		return bounded(fmt.Sprintf("cannot list %s: %v", resource, err))
+	}
+}
+
+// maxReason bounds a text that goes into a status.
+const maxReason = 1024
+
+func bounded(text string) string {
+	if len(text) <= maxReason {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxReason], "")
 }

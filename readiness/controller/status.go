@@ -2,9 +2,13 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"headstart.dev/readiness"
@@ -14,6 +18,12 @@ import (
 type ruleSource interface {
 	// WriteStatus brings the rule's status up to date, in at most one request and in none where it says that already.
 	WriteStatus(ctx context.Context, s RuleStatus) error
+	// Warn posts a Warning on the rule, and returns when it is posted or cannot be.
+	Warn(ctx context.Context, uid types.UID, reason, message string) error
+	// Spec is the spec of the rule that is in force, as JSON; nil where there is none.
+	Spec(uid types.UID) []byte
+	// Restore makes the rule that the API has now, with an earlier spec.
+	Restore(uid types.UID, spec []byte) (*readiness.Rule, error)
 }
 
 // RuleStatus is what the engine says of a rule.
@@ -26,6 +36,13 @@ type RuleStatus struct {
 	Unsatisfiable string
 	// Refused likewise: agents do not run a probe that the rule asks for.
 	Refused string
+	// Generation is the one that was seen last; that of Rule is the one in force.
+	Generation int64
+	// InForce says that Rule is a whole one, though Invalid may say that the API has another.
+	InForce bool
+	// Undecided says what of the rule cannot be looked at, and Failure why nodes cannot be written.
+	Undecided, Failure string
+	timedOut           timedOut
 	// View is set for the upstream form, whose status lists nodes.
 	View *readiness.RuleView
 }
@@ -81,11 +98,44 @@ func (w *statusWriter) flush(ctx context.Context) {
 	for _, s := range w.engine.takeStatus() {
 		one, cancel := context.WithTimeout(ctx, statusTimeout)
 		err := s.source.WriteStatus(one, s.RuleStatus)
+		told := w.tellTimeouts(one, &s)
 		cancel()
-		if err != nil {
+		if err = errors.Join(err, told); err != nil {
 			w.log.V(1).Info("writing rule status failed, will try again", "rule", s.Rule.Name, "error", err.Error())
 			w.engine.remark(s.Rule.UID)
 		}
+	}
+}
+
+// tellTimeouts tells on the rule, in one Warning, of all nodes whose time is up; what cannot be told now is told later.
+func (w *statusWriter) tellTimeouts(ctx context.Context, s *pendingStatus) error {
+	t := &s.timedOut
+	if t.nodes == 0 {
+		return nil
+	}
+	who := strings.Join(t.names, ", ")
+	if more := t.nodes - len(t.names); more > 0 {
+		who += fmt.Sprintf(" and %d more", more)
+	}
+	message := fmt.Sprintf("%d nodes were not ready within %s (onTimeout %s): %s; missing: %s", t.nodes, s.Rule.Timeout, s.Rule.OnTimeout, who, t.missing)
+	err := s.source.Warn(ctx, s.Rule.UID, reasonTimedOut, message)
+	if apierrors.IsForbidden(err) {
+		w.log.Error(err, "cannot tell of nodes that were not ready in time", "rule", s.Rule.Name)
+		return nil
+	}
+	if err != nil {
+		w.engine.keepTimeouts(s.Rule.UID, *t)
+	}
+	return err
+}
+
+// keepTimeouts takes back what could not be told.
+func (e *Engine) keepTimeouts(uid types.UID, t timedOut) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if entry := e.byUID[uid]; entry != nil {
+		t.add(entry.timedOut)
+		entry.timedOut = t
 	}
 }
 
@@ -101,18 +151,22 @@ func (e *Engine) takeStatus() []pendingStatus {
 	out := make([]pendingStatus, 0, len(e.dirtyRules))
 	for uid := range e.dirtyRules {
 		entry := e.byUID[uid]
-		if entry == nil || !entry.ready {
+		if entry == nil || entry.source == nil || !entry.stub && entry.blind.Required && entry.blind.Why == "" {
 			continue
 		}
-		if entry.invalid != "" {
-			out = append(out, pendingStatus{RuleStatus: RuleStatus{Rule: entry.rule, Invalid: entry.invalid}, source: entry.source})
-			continue
+		s := RuleStatus{Rule: entry.rule, Generation: entry.generation, InForce: !entry.stub && !entry.unknown, Invalid: entry.invalid, timedOut: entry.timedOut}
+		entry.timedOut = timedOut{}
+		if s.InForce {
+			s.Counts, s.Conflict, s.Unsatisfiable = entry.counts, e.conflict(entry.rule), e.unsatisfiable(entry.rule)
+			s.Undecided = entry.trouble
 		}
-		s := RuleStatus{Rule: entry.rule, Counts: entry.counts, Conflict: e.conflict(entry.rule), Unsatisfiable: e.unsatisfiable(entry.rule)}
-		if entry.counts.Refused > 0 {
+		if s.Counts.Failing > 0 {
+			s.Failure = e.failure(entry.rule)
+		}
+		if s.Counts.Refused > 0 {
 			s.Refused = entry.rule.ProbesRefused()
 		}
-		if entry.rule.Form == readiness.FormUpstream {
+		if s.InForce && entry.rule.Form == readiness.FormUpstream {
 			s.View = e.view(entry.rule)
 		}
 		out = append(out, pendingStatus{RuleStatus: s, source: entry.source})
@@ -151,5 +205,5 @@ func (e *Engine) conflict(r *readiness.Rule) string {
 
 // unsatisfiable says what r waits for that can never come while its taint is there; e.mu is held.
 func (e *Engine) unsatisfiable(r *readiness.Rule) string {
-	return r.Unsatisfiable(func(namespace, name string) *readiness.DaemonSetSpec { return e.daemonSets[namespace][name] })
+	return r.Unsatisfiable(e.daemonSetsOf)
 }

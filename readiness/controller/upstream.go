@@ -139,7 +139,7 @@ func (u *upstreamForm) WriteStatus(ctx context.Context, s RuleStatus) error {
 		trouble.Foreign = u.guard.foreign()
 	}
 	u.warn(current, trouble)
-	want := upstream.Status(&current.Status, s.Rule.Generation, s.Rule.DryRun, s.View, trouble, u.engine.now())
+	want := upstream.Status(&current.Status, s.Generation, s.Rule.DryRun, s.View, trouble, u.engine.now())
 	if u.pruned {
 		want.Conditions = nil
 	}
@@ -180,18 +180,19 @@ func (u *upstreamForm) warn(in *upstream.NodeReadinessRule, trouble upstream.Tro
 	}, corev1.EventTypeWarning, reason, message))
 }
 
+// Warn does nothing: upstream's rules have no time-out.
+func (u *upstreamForm) Warn(context.Context, types.UID, string, string) error { return nil }
+
 // failingAfter is how many failures in a row make a node a failed one: the first are tried again within milliseconds.
 const failingAfter = 5
 
 // observeUpstream notes what else an upstream rule's status and metrics tell of a node; e.mu is held.
-func (e *Engine) observeUpstream(n *node, r *readiness.Rule, s *ruleState, took time.Duration) {
+func (e *Engine) observeUpstream(n *node, r *readiness.Rule, s *ruleState) {
 	if s.state == readiness.StateUnbound {
 		return
 	}
 	old, known := n.states.get(r.UID)
-	s.sight, s.tainted = readiness.Sight(r, &n.facts)
-	s.failing = n.failures >= failingAfter
-	e.upstream.evaluated(r, took, e.now())
+	s.sight, _ = readiness.Sight(r, &n.facts)
 	if !known || old.sight != s.sight {
 		view := readiness.View(r, &n.facts)
 		e.upstream.conditionsSeen(r, &view)

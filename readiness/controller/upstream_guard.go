@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,12 +18,17 @@ import (
 )
 
 // upstreamGuard looks out for upstream's own controller: two controllers on one rule would write against each other, so
-// while the other one runs its rules are left to it. It is there while its lease is being renewed, wherever that lies, or
-// while somebody else writes the statuses of rules (it can be run without a lease). It has gone when neither has happened
+// while the other one runs its rules are left to it. It is there while its lease is being renewed, or while somebody else
+// writes the statuses of rules (it can be run without a lease, or in any namespace). It has gone when neither has happened
 // for foreignQuiet.
+//
+// What stands still because of a lease must not be anybody's to write: leases are looked at in the namespaces that only
+// those write who run a cluster, and not in a tenant's. Statuses of rules are cluster-wide rights anyway.
 type upstreamGuard struct {
 	log    logr.Logger
 	leases rest.Interface
+	// namespaces are those where leases count.
+	namespaces []string
 	// now is the API server's time.
 	now func() time.Time
 	// changed is called when foreign has changed. Set before run.
@@ -39,6 +44,8 @@ type upstreamGuard struct {
 	// begin is since when writes are looked at: earlier ones may be of a controller that has gone.
 	begin time.Time
 	seen  map[string]foreignLease
+	// looked are the namespaces whose leases have been listed, or cannot be.
+	looked map[string]bool
 	// wrote is when somebody else last wrote a status, and writer who.
 	wrote  time.Time
 	writer string
@@ -69,9 +76,18 @@ const foreignQuiet = 15 * time.Second
 
 var errUpstreamRuns = errors.New("upstream's node-readiness-controller is running beside this one")
 
-func newUpstreamGuard(log logr.Logger, leases rest.Interface, now func() time.Time) *upstreamGuard {
+// upstreamNamespaces are where upstream's controller is installed by its own manifests, and where such controllers are else.
+// Source: kubernetes-sigs/node-readiness-controller config/default/kustomization.yaml@v0.5.0.
+var upstreamNamespaces = []string{"nrr-system", metav1.NamespaceSystem}
+
+// newUpstreamGuard makes a guard; own is the namespace of this controller, which may run from upstream's manifests.
+func newUpstreamGuard(log logr.Logger, leases rest.Interface, own string, now func() time.Time) *upstreamGuard {
+	namespaces := slices.Clone(upstreamNamespaces)
+	if !slices.Contains(namespaces, own) {
+		namespaces = append(namespaces, own)
+	}
 	return &upstreamGuard{
-		log: log, leases: leases, now: now, changed: func() {}, synced: make(chan struct{}), wake: make(chan struct{}, 1),
+		log: log, leases: leases, namespaces: namespaces, looked: map[string]bool{}, now: now, changed: func() {}, synced: make(chan struct{}), wake: make(chan struct{}, 1),
 		begin: now(), seen: map[string]foreignLease{},
 	}
 }
@@ -90,12 +106,15 @@ func (g *upstreamGuard) run(ctx context.Context) {
 	only := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", upstream.LeaseName).String()
 	}
-	wg.Go(func() {
-		feed(ctx, lister(g.leases, "leases", "", only), &coordinationv1.Lease{}, sink[*coordinationv1.Lease]{
-			kind: "leases", strip: func(l *coordinationv1.Lease) *coordinationv1.Lease { return l },
-			observe: g.observeLease, replace: g.replaceLeases, synced: func() {},
+	for _, namespace := range g.namespaces {
+		wg.Go(func() {
+			feed(ctx, lister(g.leases, "leases", namespace, only), &coordinationv1.Lease{}, sink[*coordinationv1.Lease]{
+				kind: "leases", strip: func(l *coordinationv1.Lease) *coordinationv1.Lease { return l },
+				observe: g.observeLease, replace: func(list []*coordinationv1.Lease) { g.replaceLeases(namespace, list) }, synced: func() {},
+				asked: func(err error) { g.asked(namespace, err) },
+			})
 		})
-	})
+	}
 	for {
 		var again <-chan time.Time
 		if wait := g.decide(); wait > 0 {
@@ -118,17 +137,36 @@ func (g *upstreamGuard) observeLease(l *coordinationv1.Lease, known bool) {
 }
 
 // replaceLeases takes over a complete list. The first one is decided on before anything is in force.
-func (g *upstreamGuard) replaceLeases(list []*coordinationv1.Lease) {
+func (g *upstreamGuard) replaceLeases(namespace string, list []*coordinationv1.Lease) {
 	g.mu.Lock()
-	there := map[string]bool{}
+	if len(list) == 0 {
+		delete(g.seen, namespace)
+	}
 	for _, l := range list {
-		there[l.Namespace] = true
 		g.setLease(l, true)
 	}
-	maps.DeleteFunc(g.seen, func(namespace string, _ foreignLease) bool { return !there[namespace] })
 	g.mu.Unlock()
+	g.lookedAt(namespace)
+}
+
+// asked takes the outcome of a request. Where leases may not be read nothing is known of them, and the statuses of rules tell.
+func (g *upstreamGuard) asked(namespace string, err error) {
+	if err != nil {
+		g.log.V(1).Info("leases of upstream's controller cannot be read", "namespace", namespace, "error", err.Error())
+		g.lookedAt(namespace)
+	}
+}
+
+// lookedAt notes that a namespace has been looked at.
+func (g *upstreamGuard) lookedAt(namespace string) {
 	g.decide()
-	g.once.Do(func() { close(g.synced) })
+	g.mu.Lock()
+	g.looked[namespace] = true
+	all := len(g.looked) == len(g.namespaces)
+	g.mu.Unlock()
+	if all {
+		g.once.Do(func() { close(g.synced) })
+	}
 	g.nudge()
 }
 

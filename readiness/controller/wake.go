@@ -13,13 +13,15 @@ func (e *Engine) clock(ctx context.Context) {
 	for {
 		e.mu.Lock()
 		now := e.now()
-		due, next := e.wakes.due(now)
+		due, _ := e.wakes.due(now)
 		for _, n := range due {
 			e.decide(n)
 		}
-		if len(due) > 0 {
-			next = e.wakes.first()
+		if !e.settleAt.IsZero() && !now.Before(e.settleAt) {
+			e.settleClaims()
+			e.decideAll()
 		}
+		next := earlier(e.wakes.first(), e.settleAt)
 		e.mu.Unlock()
 		timer.Stop()
 		if !next.IsZero() {

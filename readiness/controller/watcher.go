@@ -68,14 +68,15 @@ func (w *watcher) start(ctx context.Context, key watchKey) *watching {
 func (w *watcher) watch(ctx context.Context, key watchKey) {
 	e := w.engine
 	synced := func() { e.watchSynced(key, true) }
+	asked := func(err error) { e.watchAsked(key, err) }
 	switch key.kind {
 	case watchDaemonSets:
 		feed(ctx, lister(w.client.AppsV1().RESTClient(), "daemonsets", "", nil), &appsv1.DaemonSet{}, sink[*appsv1.DaemonSet]{
-			kind: "daemonsets", strip: stripDaemonSet, observe: e.ObserveDaemonSet, replace: e.ReplaceDaemonSets, synced: synced,
+			kind: "daemonsets", strip: stripDaemonSet, observe: e.ObserveDaemonSet, replace: e.ReplaceDaemonSets, synced: synced, asked: asked,
 		})
 	case watchCSINodes:
 		feed(ctx, lister(w.client.StorageV1().RESTClient(), "csinodes", "", nil), &storagev1.CSINode{}, sink[*storagev1.CSINode]{
-			kind: "csinodes", strip: stripCSINode, observe: e.ObserveCSINode, replace: e.ReplaceCSINodes, synced: synced,
+			kind: "csinodes", strip: stripCSINode, observe: e.ObserveCSINode, replace: e.ReplaceCSINodes, synced: synced, asked: asked,
 		})
 	case watchPods:
 		options := func(o *metav1.ListOptions) {
@@ -87,6 +88,7 @@ func (w *watcher) watch(ctx context.Context, key watchKey) {
 			observe: func(p *corev1.Pod, known bool) { e.ObservePod(key, p, known) },
 			replace: func(list []*corev1.Pod) { e.ReplacePods(key, list) },
 			synced:  synced,
+			asked:   asked,
 		})
 	}
 }

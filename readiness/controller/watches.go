@@ -1,8 +1,10 @@
 package controller
 
 import (
+	"cmp"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"headstart.dev/readiness"
@@ -24,23 +26,39 @@ const (
 	watchPods
 )
 
+func (k watchKind) String() string {
+	return [...]string{watchDaemonSets: "daemonsets", watchCSINodes: "csinodes", watchPods: "pods"}[k]
+}
+
+// wants are the watches of a rule: those that it cannot be decided without, those of its labels, and those that only a
+// warning comes of.
+type wants struct{ required, optional, advisory []watchKey }
+
 // watchesOf are those that the rule needs as far as is known: the pods of a DaemonSet that is found by name can be
 // watched only once the DaemonSet is known.
-func (e *Engine) watchesOf(r *readiness.Rule) []watchKey {
-	var keys []watchKey
+func (e *Engine) watchesOf(r *readiness.Rule) (w wants) {
 	if len(r.CSIDrivers) > 0 {
-		keys = append(keys, watchKey{kind: watchCSINodes})
+		w.required = append(w.required, watchKey{kind: watchCSINodes})
 	}
-	for _, ds := range slices.Concat(r.DaemonSets, r.Optional) {
-		if ds.Selector != nil {
-			keys = append(keys, podWatch(ds.Namespace, ds.Selector))
-			continue
-		}
-		keys = append(keys, watchKey{kind: watchDaemonSets})
-		for _, spec := range e.daemonSets[ds.Namespace] {
-			if ds.Name == readiness.AllDaemonSets || ds.Name == spec.Name {
-				keys = append(keys, podWatch(spec.Namespace, spec.Selector))
-			}
+	for i := range r.DaemonSets {
+		w.required = e.addDaemonSet(w.required, &r.DaemonSets[i])
+		// Whether its pods tolerate the taint is told whichever way they are found.
+		w.advisory = append(w.advisory, watchKey{kind: watchDaemonSets})
+	}
+	for i := range r.Optional {
+		w.optional = e.addDaemonSet(w.optional, &r.Optional[i])
+	}
+	return w
+}
+
+func (e *Engine) addDaemonSet(keys []watchKey, ds *readiness.DaemonSet) []watchKey {
+	if ds.Selector != nil {
+		return append(keys, podWatch(ds.Namespace, ds.Selector))
+	}
+	keys = append(keys, watchKey{kind: watchDaemonSets})
+	for _, spec := range e.daemonSets[ds.Namespace] {
+		if ds.Name == readiness.AllDaemonSets || ds.Name == spec.Name {
+			keys = append(keys, podWatch(spec.Namespace, spec.Selector))
 		}
 	}
 	return keys
@@ -56,30 +74,82 @@ func (e *Engine) wantedWatches() map[watchKey]bool {
 	defer e.mu.Unlock()
 	wanted := map[watchKey]bool{}
 	for _, r := range e.rules {
-		for _, key := range e.watchesOf(r) {
+		w := e.watchesOf(r)
+		for _, key := range slices.Concat(w.required, w.optional, w.advisory) {
 			wanted[key] = true
 		}
 	}
 	return wanted
 }
 
-// rewatch sees which rules have all that they need, and asks for the watches that are wanted now. It says whether a
-// rule became ready. e.mu is held.
+// rewatch sees which rules have all that they need, and asks for the watches that are wanted now. It says whether that
+// changed. e.mu is held.
 func (e *Engine) rewatch() (changed bool) {
 	for _, r := range e.rules {
-		ready := true
-		for _, key := range e.watchesOf(r) {
-			ready = ready && e.synced[key]
-		}
 		entry := e.byUID[r.UID]
-		changed = changed || ready != entry.ready
-		entry.ready = ready
+		now, trouble := e.sightOf(r)
+		changed = changed || now != entry.blind || !entry.looked
+		if now != entry.blind || trouble != entry.trouble || !entry.looked {
+			e.markRule(r.UID)
+		}
+		entry.blind, entry.trouble, entry.looked = now, trouble, true
 	}
 	select {
 	case e.watchEvent <- struct{}{}:
 	default:
 	}
 	return changed
+}
+
+// sightOf says what of the rule cannot be looked at, and what is in the way of looking, be it known already or not.
+func (e *Engine) sightOf(r *readiness.Rule) (blind readiness.Blind, trouble string) {
+	w := e.watchesOf(r)
+	for _, key := range w.required {
+		trouble = cmp.Or(trouble, e.failing[key])
+		if !e.synced[key] {
+			blind.Required, blind.Why = true, cmp.Or(blind.Why, e.failing[key])
+		}
+	}
+	for _, key := range w.optional {
+		trouble = cmp.Or(trouble, e.failing[key])
+		blind.Optional = blind.Optional || !e.synced[key]
+	}
+	return blind, trouble
+}
+
+func (e *Engine) blindTo(r *readiness.Rule) readiness.Blind {
+	if entry := e.byUID[r.UID]; entry != nil {
+		if entry.unknown {
+			return readiness.Blind{Required: true, Optional: true, Why: entry.invalid}
+		}
+		return entry.blind
+	}
+	return readiness.Blind{}
+}
+
+// watchAsked notes the outcome of a request that opens a watch. One that worked before goes on with what it knows, and only
+// a lasting refusal is told of.
+func (e *Engine) watchAsked(key watchKey, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil && e.synced[key] && !apierrors.IsForbidden(err) && !apierrors.IsUnauthorized(err) {
+		return
+	}
+	why := cannotList(key.kind.String(), err)
+	if e.failing[key] == why {
+		return
+	}
+	if why != "" && e.failing[key] == "" {
+		e.log.Error(err, "cannot look at what rules ask about", "resource", key.kind.String(), "namespace", key.namespace)
+	}
+	if why == "" {
+		delete(e.failing, key)
+	} else {
+		e.failing[key] = why
+	}
+	if e.rewatch() {
+		e.decideAll()
+	}
 }
 
 // watchSynced notes that a watch has listed, or (false) that it has stopped.
@@ -93,6 +163,7 @@ func (e *Engine) watchSynced(key watchKey, synced bool) {
 		e.synced[key] = true
 	} else {
 		delete(e.synced, key)
+		delete(e.failing, key)
 	}
 	if e.rewatch() {
 		e.decideAll()

@@ -36,6 +36,11 @@ func (e *Engine) observePod(watch watchKey, in *corev1.Pod, known bool) {
 	}
 	key := podKey{watch: watch, name: in.Name}
 	pods := e.pods[name]
+	old, had := pods[key]
+	n := e.nodes[name]
+	if had && n != nil && (!known || old.Mark() != podMark(in)) {
+		n.renewed(old.Mark())
+	}
 	if !known {
 		delete(pods, key)
 	} else {
@@ -47,8 +52,9 @@ func (e *Engine) observePod(watch watchKey, in *corev1.Pod, known bool) {
 	}
 	if len(pods) == 0 {
 		delete(e.pods, name)
+		e.forgetBuried(name)
 	}
-	if n := e.nodes[name]; n != nil {
+	if n != nil {
 		n.facts.Pods = podList(pods)
 		e.decide(n)
 	}
@@ -65,7 +71,22 @@ func (e *Engine) ReplacePods(watch watchKey, list []*corev1.Pod) {
 	for name, n := range e.nodes {
 		n.facts.Pods = podList(e.pods[name])
 	}
+	for name := range e.buried {
+		e.forgetBuried(name)
+	}
 	e.decideAll()
+}
+
+// forgetBuried drops what was kept of a Node that is gone, when nothing is left that could be taken for news.
+func (e *Engine) forgetBuried(name string) {
+	if _, there := e.drivers[name]; !there && len(e.pods[name]) == 0 {
+		delete(e.buried, name)
+	}
+}
+
+func podMark(in *corev1.Pod) readiness.Mark {
+	p := podFact(in)
+	return p.Mark()
 }
 
 // clearPods forgets what a watch has seen.
@@ -80,6 +101,14 @@ func (e *Engine) clearPods(watch watchKey) {
 
 func podFact(in *corev1.Pod) readiness.Pod {
 	p := readiness.Pod{Namespace: in.Namespace, Name: in.Name, Labels: in.Labels, Terminating: in.DeletionTimestamp != nil}
+	if !in.CreationTimestamp.IsZero() {
+		p.CreatedAt = in.CreationTimestamp.Unix()
+	}
+	for i := range in.Status.ContainerStatuses {
+		if running := in.Status.ContainerStatuses[i].State.Running; running != nil && !running.StartedAt.IsZero() {
+			p.StartedAt = max(p.StartedAt, running.StartedAt.Unix())
+		}
+	}
 	if owner := metav1.GetControllerOf(in); owner != nil && owner.Kind == "DaemonSet" {
 		p.DaemonSet = owner.Name
 	}
@@ -95,8 +124,13 @@ func podFact(in *corev1.Pod) readiness.Pod {
 func stripPod(in *corev1.Pod) *corev1.Pod {
 	out := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Name: in.Name, Namespace: intern(in.Namespace), ResourceVersion: in.ResourceVersion, DeletionTimestamp: in.DeletionTimestamp,
-		Labels: internMap(in.Labels),
+		CreationTimestamp: in.CreationTimestamp, Labels: internMap(in.Labels),
 	}}
+	for i := range in.Status.ContainerStatuses {
+		if running := in.Status.ContainerStatuses[i].State.Running; running != nil {
+			out.Status.ContainerStatuses = append(out.Status.ContainerStatuses, corev1.ContainerStatus{State: corev1.ContainerState{Running: running}})
+		}
+	}
 	if owner := metav1.GetControllerOf(in); owner != nil {
 		out.OwnerReferences = []metav1.OwnerReference{{Kind: intern(owner.Kind), Name: intern(owner.Name), Controller: owner.Controller}}
 	}
@@ -117,8 +151,18 @@ func (e *Engine) ObserveDaemonSet(in *appsv1.DaemonSet, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.setDaemonSet(in, known) {
-		e.rewatch()
-		e.decideAll()
+		e.daemonSetsChanged()
+	}
+}
+
+// daemonSetsChanged looks again at what depends on DaemonSets: nodes, and what is said of rules.
+func (e *Engine) daemonSetsChanged() {
+	e.rewatch()
+	e.decideAll()
+	for _, r := range e.rules {
+		if len(r.DaemonSets) > 0 {
+			e.markRule(r.UID)
+		}
 	}
 }
 
@@ -130,8 +174,7 @@ func (e *Engine) ReplaceDaemonSets(list []*appsv1.DaemonSet) {
 	for _, in := range list {
 		e.setDaemonSet(in, true)
 	}
-	e.rewatch()
-	e.decideAll()
+	e.daemonSetsChanged()
 }
 
 func (e *Engine) setDaemonSet(in *appsv1.DaemonSet, known bool) (changed bool) {
@@ -153,7 +196,8 @@ func (e *Engine) setDaemonSet(in *appsv1.DaemonSet, known bool) (changed bool) {
 		return false
 	}
 	of[in.Name] = &readiness.DaemonSetSpec{
-		Namespace: in.Namespace, Name: in.Name, UID: in.UID, Generation: in.Generation, Selector: sel, Template: in.Spec.Template.Spec,
+		Namespace: in.Namespace, Name: in.Name, UID: in.UID, Generation: in.Generation, Selector: sel,
+		PodLabels: in.Spec.Template.Labels, Template: in.Spec.Template.Spec,
 	}
 	return true
 }
@@ -165,49 +209,77 @@ func stripDaemonSet(in *appsv1.DaemonSet) *appsv1.DaemonSet {
 	}}
 	out.Spec.Selector = in.Spec.Selector
 	spec := &in.Spec.Template.Spec
+	out.Spec.Template.Labels = internMap(in.Spec.Template.Labels)
 	out.Spec.Template.Spec = corev1.PodSpec{NodeSelector: spec.NodeSelector, Affinity: spec.Affinity, Tolerations: spec.Tolerations}
 	return out
+}
+
+// csiNode is what the engine keeps of a CSINode.
+type csiNode struct {
+	drivers []string
+	facts   readiness.CSINode
 }
 
 // ObserveCSINode takes over the drivers of a node; known says whether the CSINode exists still.
 func (e *Engine) ObserveCSINode(in *storagev1.CSINode, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	old := e.drivers[in.Name]
 	e.setDrivers(in, known)
+	if n := e.nodes[in.Name]; n != nil {
+		for _, driver := range old.drivers {
+			if !slices.Contains(e.drivers[in.Name].drivers, driver) {
+				n.renewed(readiness.DriverMark(driver))
+			}
+		}
+		n.facts.CSIDrivers, n.facts.CSINode = e.drivers[in.Name].drivers, e.drivers[in.Name].facts
+		e.decide(n)
+	}
+	e.forgetBuried(in.Name)
 }
 
 // ReplaceCSINodes takes over a complete list.
 func (e *Engine) ReplaceCSINodes(list []*storagev1.CSINode) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.drivers = map[string][]string{}
+	e.drivers = map[string]csiNode{}
 	for _, in := range list {
 		e.setDrivers(in, true)
 	}
 	for name, n := range e.nodes {
-		n.facts.CSIDrivers = e.drivers[name]
+		n.facts.CSIDrivers, n.facts.CSINode = e.drivers[name].drivers, e.drivers[name].facts
+	}
+	for name := range e.buried {
+		e.forgetBuried(name)
 	}
 	e.decideAll()
 }
 
 func (e *Engine) setDrivers(in *storagev1.CSINode, known bool) {
-	delete(e.drivers, in.Name)
-	if known {
-		drivers := make([]string, 0, len(in.Spec.Drivers))
-		for i := range in.Spec.Drivers {
-			drivers = append(drivers, intern(in.Spec.Drivers[i].Name))
+	if !known {
+		delete(e.drivers, in.Name)
+		return
+	}
+	out := csiNode{drivers: make([]string, 0, len(in.Spec.Drivers))}
+	for i := range in.Spec.Drivers {
+		out.drivers = append(out.drivers, intern(in.Spec.Drivers[i].Name))
+	}
+	if !in.CreationTimestamp.IsZero() {
+		out.facts.CreatedAt = in.CreationTimestamp.Unix()
+	}
+	for i := range in.OwnerReferences {
+		if owner := &in.OwnerReferences[i]; owner.Kind == "Node" {
+			out.facts.Owner = owner.UID
 		}
-		e.drivers[in.Name] = drivers
 	}
-	if n := e.nodes[in.Name]; n != nil {
-		n.facts.CSIDrivers = e.drivers[in.Name]
-		e.decide(n)
-	}
+	e.drivers[in.Name] = out
 }
 
-// stripCSINode keeps the names of the drivers.
+// stripCSINode keeps the names of the drivers, and whose they are.
 func stripCSINode(in *storagev1.CSINode) *storagev1.CSINode {
-	out := &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: in.Name, ResourceVersion: in.ResourceVersion}}
+	out := &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{
+		Name: in.Name, ResourceVersion: in.ResourceVersion, CreationTimestamp: in.CreationTimestamp, OwnerReferences: in.OwnerReferences,
+	}}
 	for i := range in.Spec.Drivers {
 		out.Spec.Drivers = append(out.Spec.Drivers, storagev1.CSINodeDriver{Name: intern(in.Spec.Drivers[i].Name)})
 	}

@@ -185,12 +185,9 @@ func (e *Engine) succeeded(j job, version string) {
 	if v := parseVersion(version); v > n.version {
 		n.wrote = v
 		n.facts.Node = applied(withOurs(n.facts.Node, j.node), &j.change)
-		n.facts.Record, _ = readiness.DecodeRecord(n.facts.Node)
+		n.readRecord()
 	}
 	e.decide(n)
-	if len(e.retired) > 0 && j.change.Urgency == readiness.UrgencyRelease {
-		e.settleClaims()
-	}
 }
 
 // gone is the end of a write to a node that is no more; the watch will say so too.

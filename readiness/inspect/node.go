@@ -24,6 +24,8 @@ type Node struct {
 	Rules []readiness.Explanation `json:"rules,omitempty"`
 	// Taints that keep pods away and belong to no rule: someone else has to take them off.
 	Taints []string `json:"otherTaints,omitempty"`
+	// Unclaimed are those of them under our own prefix that no rule at all names: nothing takes them off.
+	Unclaimed []string `json:"unclaimedTaints,omitempty"`
 	// Images counts what is warm.
 	Images Images `json:"images"`
 }
@@ -87,9 +89,17 @@ func report(node *corev1.Node, rules []*readiness.Rule, now time.Time) Node {
 	for _, taint := range node.Spec.Taints {
 		if taint.Effect != corev1.TaintEffectPreferNoSchedule && !ruled(taint, n.Rules) {
 			n.Taints = append(n.Taints, taint.ToString())
+			if strings.HasPrefix(taint.Key, readiness.TaintPrefix) && !named(taint, rules) {
+				n.Unclaimed = append(n.Unclaimed, taint.ToString())
+			}
 		}
 	}
 	return n
+}
+
+// named says whether a rule has the taint for its own, though it may not govern the node.
+func named(taint corev1.Taint, rules []*readiness.Rule) bool {
+	return slices.ContainsFunc(rules, func(r *readiness.Rule) bool { return readiness.SameTaint(&r.Taint, &taint) })
 }
 
 func ruled(taint corev1.Taint, rules []readiness.Explanation) bool {

@@ -3,6 +3,7 @@ package inspect
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -144,6 +145,11 @@ func WriteNode(w io.Writer, n *Node, now time.Time) error {
 		out.WriteString("no NodeReadinessRule governs it: nothing of Headstart holds it\n")
 	}
 	for _, taint := range n.Taints {
+		if slices.Contains(n.Unclaimed, taint) {
+			fmt.Fprintf(&out, "\ntaint %s is named by no rule, so nothing takes it off: kubectl taint node %s %s-\n  and take it out of startupTaints of the NodePool that it comes from, or make a rule with it\n",
+				taint, n.Name, withoutValue(taint))
+			continue
+		}
 		fmt.Fprintf(&out, "\ntaint %s belongs to no rule: somebody else takes it off\n", taint)
 	}
 	if n.Images.Known {
@@ -157,6 +163,12 @@ func WriteNode(w io.Writer, n *Node, now time.Time) error {
 	}
 	_, err := io.WriteString(w, strings.TrimRight(out.String(), "\n")+"\n")
 	return err
+}
+
+// withoutValue is the taint as kubectl takes it off: key:effect.
+func withoutValue(taint string) string {
+	t := parseTaint(taint)
+	return readiness.TaintID(&t)
 }
 
 // chosen says how images are pulled there: ", pulled by direct into overlayfs of containerd 2.2.4".

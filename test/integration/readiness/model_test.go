@@ -35,6 +35,12 @@ type model struct {
 	// claimed says that a controller has noted whose the rule's taint is. Nobody can tell that of a rule which was made and
 	// deleted while no controller ran, so no node registers with its taint before.
 	claimed bool
+	// nonsense says that the rule has been edited to what nobody understands: its last good form is in force.
+	nonsense bool
+	// clock is a rule that nothing meets: its time-outs run whatever happens.
+	clock *v1alpha1.NodeReadinessRule
+	// blind says that the controller may not read CSINodes.
+	blind bool
 }
 
 type modelNode struct {
@@ -48,6 +54,8 @@ type modelNode struct {
 	// wasReady says that the node was ready at some moment since all had settled, and unsure that it was, under no rule
 	// that is known to have seen it: whether its bootstrap is over depends on who was faster.
 	wasReady, unsure bool
+	// forged says that somebody else wrote the node's record: what was done there is forgotten.
+	forged bool
 }
 
 // tainted is what the contract says of the node, or nothing where it says none.
@@ -55,9 +63,9 @@ func (m *model) tainted(n *modelNode) (want, known bool) {
 	switch {
 	case m.rule == nil || !n.bound:
 		return false, true
-	case m.rule.Spec.DryRun || n.ready || n.done && m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly:
+	case m.rule.Spec.DryRun || n.ready || n.done && !n.forged && m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly:
 		return false, true
-	case n.unsure && m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly:
+	case (n.unsure || n.forged) && m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly:
 		return false, false
 	case n.before:
 		// Held where it was held before the rule was made anew; never newly. Either is right, so neither is asserted.
@@ -79,10 +87,10 @@ var modelSteps = []struct {
 		m.e.setLabel(n.name, "pool", map[bool]any{true: m.e.pool, false: "elsewhere"}[n.bound])
 	}},
 	{"node made anew", func(m *model) { n := m.pick(); m.remake(n) }},
-	{"taints replaced by hand", func(m *model) { m.e.setTaints(m.pick().name) }},
+	{"taints replaced by hand", func(m *model) { m.setTaints(m.pick().name) }},
 	{"taint added by hand", func(m *model) {
 		if n := m.pick(); m.rule != nil && n.bound && !m.rule.Spec.DryRun && !n.before {
-			m.e.setTaints(n.name, corev1.Taint{Key: m.key(), Value: "hand", Effect: corev1.TaintEffectNoSchedule})
+			m.setTaints(n.name, corev1.Taint{Key: m.key(), Value: "hand", Effect: corev1.TaintEffectNoSchedule})
 		}
 	}},
 	{"controller restarted", func(m *model) { m.restart() }},
@@ -97,7 +105,7 @@ var modelSteps = []struct {
 	}},
 	{"reboot", func(m *model) { m.e.boot(m.pick().name, fmt.Sprintf("boot-%d", m.e.seq.Add(1))) }},
 	{"mode", func(m *model) {
-		if m.rule == nil {
+		if m.rule == nil || m.nonsense {
 			return
 		}
 		mode := v1alpha1.ModeContinuous
@@ -108,12 +116,16 @@ var modelSteps = []struct {
 		m.e.changeRule(m.rule, map[string]any{"mode": mode})
 	}},
 	{"dry run", func(m *model) {
-		if m.rule != nil {
+		if m.rule != nil && !m.nonsense {
 			m.rule.Spec.DryRun, m.claimed = !m.rule.Spec.DryRun, false
 			m.e.changeRule(m.rule, map[string]any{"dryRun": m.rule.Spec.DryRun})
 		}
 	}},
 	{"rule deleted or made", func(m *model) { m.toggleRule() }},
+	{"rule edited to nonsense, or mended", func(m *model) { m.toggleNonsense() }},
+	{"somebody else's rule that nobody understands", func(m *model) { m.badRule() }},
+	{"right taken or given back", func(m *model) { m.toggleRight() }},
+	{"record forged", func(m *model) { m.forge(m.pick()) }},
 }
 
 func (m *model) restart(options ...option) {
@@ -142,15 +154,19 @@ func (m *model) remake(n *modelNode) {
 }
 
 func (m *model) create(n *modelNode) {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"pool": m.e.pool}}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"pool": m.e.pool, "clock": m.e.pool, tenantLabel: "true"}}}
+	node.Spec.Taints = []corev1.Taint{quarantine}
 	if m.claimed && m.rng.IntN(2) == 0 {
 		tainted(m.key())(node)
+	}
+	if m.clock != nil && m.rng.IntN(2) == 0 {
+		tainted(taintKey(m.clock))(node)
 	}
 	require.NoError(m.e.t, m.e.Create(m.e.t.Context(), node))
 }
 
 func (m *model) toggleRule() {
-	m.claimed = false
+	m.claimed, m.nonsense = false, false
 	if m.rule != nil {
 		m.e.drop(&v1alpha1.NodeReadinessRule{ObjectMeta: metav1.ObjectMeta{Name: m.rule.Name}})
 		m.rule = nil
@@ -181,6 +197,7 @@ func (m *model) settle() {
 	}
 	for _, n := range m.nodes {
 		m.remember(n)
+		m.settleApart(n)
 		want, known := m.tainted(n)
 		if !known {
 			continue
@@ -192,6 +209,7 @@ func (m *model) settle() {
 			if !n.before {
 				m.e.eventually(n.name, fmt.Sprintf("completion recorded on %+v after %v", *n, m.log), m.recorded)
 				n.done = n.done || m.rule.Spec.Mode == v1alpha1.ModeBootstrapOnly
+				n.forged = n.forged && !n.done
 			}
 		}
 	}
@@ -213,6 +231,7 @@ func TestModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	m := &model{e: newEnv(t), rng: rand.New(rand.NewPCG(seed, 0))}
+	m.begin()
 	for i := range 4 {
 		n := &modelNode{name: fmt.Sprintf("%s-n%d", m.e.pool, i), bound: true, before: true}
 		m.nodes = append(m.nodes, n)
