@@ -30,15 +30,19 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("read config: %w", err)
 	}
-	cfg, err := Parse(raw)
+	cfg, err := parse(raw, findLayout("/"))
 	if err != nil {
 		return Config{}, fmt.Errorf("config %s: %w", path, err)
 	}
 	return cfg, nil
 }
 
-// Parse decodes a config strictly, fills in the defaults and validates the result.
-func Parse(raw []byte) (Config, error) {
+// Parse decodes a config strictly, fills in the defaults and validates the result. It looks at nothing else: the same
+// text gives the same config on every machine.
+func Parse(raw []byte) (Config, error) { return parse(raw, usual) }
+
+// parse fills in what a file leaves out from where the machine has it.
+func parse(raw []byte, at layout) (Config, error) {
 	var cfg Config
 	asJSON, err := yaml.YAMLToJSONStrict(raw)
 	if err != nil {
@@ -51,7 +55,7 @@ func Parse(raw []byte) (Config, error) {
 	if len(strict) > 0 {
 		return Config{}, fmt.Errorf("%w: check the spelling, or remove it", errors.Join(strict[0]))
 	}
-	cfg.setDefaults()
+	cfg.setDefaults(at)
 	if err := cfg.validate(); err != nil {
 		return Config{}, err
 	}
@@ -64,7 +68,7 @@ func Default() Config {
 		APIVersion: APIVersion, Kind: Kind,
 		Probes: []Probe{{Name: "cni", Type: ProbeCNI}, {Name: "gpu", Type: ProbeGPU}},
 	}
-	cfg.setDefaults()
+	cfg.setDefaults(findLayout("/"))
 	return cfg
 }
 
@@ -73,10 +77,10 @@ func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
-func (c *Config) setDefaults() {
+func (c *Config) setDefaults(at layout) {
 	setDefault(&c.StateDir, "/run/headstart")
-	setDefault(&c.KubeletDir, "/var/lib/kubelet")
-	setDefault(&c.Containerd.Address, "/run/containerd/containerd.sock")
+	setDefault(&c.KubeletDir, at.kubeletDir)
+	setDefault(&c.Containerd.Address, at.containerd)
 	setDefault(&c.Containerd.Namespace, "k8s.io")
 	setDefault(&c.Containerd.Snapshotter, "auto")
 	setDefault(&c.Pull.MinFree, DefaultMinFree)
@@ -84,13 +88,13 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Register.KubeletConfigDir, "/etc/kubernetes/kubelet/config.json.d")
 	setDefault(&c.Register.KubeletArgsFile, "/run/headstart/kubelet.env")
 	for i := range c.Probes {
-		c.Probes[i].setDefaults(c.KubeletDir)
+		c.Probes[i].setDefaults(c.KubeletDir, at.confDir)
 	}
 }
 
 // setDefaults follows corev1.Probe: period 10s, thresholds 1 and 3. The timeout is that of corev1.Probe too, but for
 // NVML: a healthy driver takes seconds to initialise eight GPUs without persistence mode.
-func (p *Probe) setDefaults(kubeletDir string) {
+func (p *Probe) setDefaults(kubeletDir, confDir string) {
 	setDefault(&p.Mode, ModeContinuous)
 	setDefault(&p.SuccessThreshold, 1)
 	setDefault(&p.FailureThreshold, 3)
@@ -106,7 +110,7 @@ func (p *Probe) setDefaults(kubeletDir string) {
 	switch p.Type {
 	case ProbeCNI:
 		setDefault(&p.Plugin, "auto")
-		setDefault(&p.ConfDir, "/etc/cni/net.d")
+		setDefault(&p.ConfDir, confDir)
 	case ProbeCSI, ProbeGPU:
 		setDefault(&p.KubeletDir, kubeletDir)
 	default:

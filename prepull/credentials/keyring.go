@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,12 +17,32 @@ import (
 )
 
 // Places where a node keeps its credentials.
-const (
+var defaultProviders = []struct{ config, binDir string }{
 	// EKS puts its provider's config here before user data runs.
 	// Source: amazon-eks-ami nodeadm/internal/kubelet/image-credential-provider.go@v20260724.
-	defaultProviderConfig = "/etc/eks/image-credential-provider/config.json"
-	defaultProviderBinDir = "/etc/eks/image-credential-provider"
-)
+	{"/etc/eks/image-credential-provider/config.json", "/etc/eks/image-credential-provider"},
+	// Bottlerocket. Source: bottlerocket-core-kit packages/kubernetes-1.34/kubelet-exec-start-conf.
+	{"/etc/kubernetes/kubelet/credential-provider-config.yaml", "/usr/libexec/kubernetes/kubelet/plugins"},
+	// Bottlerocket, seen from a host container.
+	{"/.bottlerocket/rootfs/etc/kubernetes/kubelet/credential-provider-config.yaml", "/.bottlerocket/rootfs/usr/libexec/kubernetes/kubelet/plugins"},
+	// AKS. Source: Azure/AgentBaker parts/linux/cloud-init/artifacts/cse_config.sh.
+	{"/var/lib/kubelet/credential-provider-config.yaml", "/var/lib/kubelet/credential-provider"},
+	// k3s and RKE2. Source: k3s-io/k3s pkg/daemons/agent/agent.go@v1.34.
+	{"/var/lib/rancher/credentialprovider/config.yaml", "/var/lib/rancher/credentialprovider/bin"},
+}
+
+// findProvider returns the first of the places that is there.
+func findProvider(root string) (config, binDir string) {
+	for _, at := range defaultProviders {
+		if _, err := os.Stat(filepath.Join(root, at.config)); err != nil {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(root, at.binDir)); err == nil {
+			return filepath.Join(root, at.config), filepath.Join(root, at.binDir)
+		}
+	}
+	return "", ""
+}
 
 // defaultDockerConfigs are read when they exist, as a kubelet does.
 // Source: kubernetes pkg/credentialprovider/config.go@v1.37.2.
@@ -48,9 +69,7 @@ type Keyring struct {
 func New(cfg Config) (*Keyring, error) {
 	k := &Keyring{log: cfg.Log}
 	if cfg.ProviderConfig == "" && cfg.ProviderBinDir == "" {
-		if _, err := os.Stat(defaultProviderConfig); err == nil {
-			cfg.ProviderConfig, cfg.ProviderBinDir = defaultProviderConfig, defaultProviderBinDir
-		}
+		cfg.ProviderConfig, cfg.ProviderBinDir = findProvider("/")
 	}
 	if (cfg.ProviderConfig == "") != (cfg.ProviderBinDir == "") {
 		return nil, errors.New("credential providers need both a config (credentialProviderConfig) and a folder with their programs (credentialProviderBinDir)")
