@@ -104,8 +104,10 @@ func Render(s Settings) (string, error) {
 	if err := enc.Encode(doc); err != nil {
 		return "", fmt.Errorf("render Bottlerocket settings: %w", err)
 	}
-	return "# Headstart, written by \"kubectl headstart userdata --os bottlerocket\".\n" + out.String(), nil
+	return header + out.String(), nil
 }
+
+const header = "# Headstart, written by \"kubectl headstart userdata --os bottlerocket\".\n"
 
 // kubernetesSettings is nil when there is nothing to say, as with Karpenter.
 func kubernetesSettings(s Settings) *kubernetes {

@@ -15,9 +15,6 @@ import (
 	"headstart.dev/deploy/systemd"
 )
 
-// maxBytes is EC2's limit of raw userData.
-const maxBytes = 16 << 10
-
 const (
 	// boundary of our MIME parts; karpenterBoundary is that of the archive into which Karpenter writes them anew.
 	// Source: aws/karpenter-provider-aws pkg/providers/amifamily/bootstrap/mime/mime.go.
@@ -36,26 +33,35 @@ var scriptText string
 //go:embed fetch-agent.sh
 var fetchScript string
 
-// renderAL2023 returns MIME multipart: a NodeConfig where we have something to say to nodeadm, and one shell script.
-func renderAL2023(v Values) (string, error) {
+// renderAL2023 returns MIME multipart: the parts of an earlier userData, a NodeConfig where we have something to say to
+// nodeadm, and one shell script.
+func renderAL2023(v Values, earlier []byte) (string, error) {
+	if v.Cluster != nil {
+		if err := v.Cluster.validateForNodeadm(); err != nil {
+			return "", err
+		}
+	}
+	parts, err := earlierParts(earlier)
+	if err != nil {
+		return "", err
+	}
 	script, err := al2023Script(v)
 	if err != nil {
 		return "", err
 	}
-	nodeConfig, err := nodeConfig(v)
+	taints, err := nodeConfigTaints(parts)
 	if err != nil {
 		return "", err
 	}
-	var out strings.Builder
-	fmt.Fprintf(&out, "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=%q\n\n", boundary)
+	nodeConfig, err := nodeConfig(v, taints)
+	if err != nil {
+		return "", err
+	}
 	if nodeConfig != "" {
-		fmt.Fprintf(&out, "--%s\nContent-Type: application/node.eks.aws\n\n%s\n", boundary, nodeConfig)
+		parts = append(parts, mimePart{header: "Content-Type: " + nodeConfigType + "\n", body: nodeConfig})
 	}
-	fmt.Fprintf(&out, "--%s\nContent-Type: text/x-shellscript; charset=\"utf-8\"\n\n%s\n--%s--\n", boundary, script, boundary)
-	if out.Len() > maxBytes {
-		return "", fmt.Errorf("render userData: %d bytes, EC2 takes %d; move images from config to a PrepullPolicy", out.Len(), maxBytes)
-	}
-	return out.String(), nil
+	parts = append(parts, mimePart{header: "Content-Type: " + shellType + "; charset=\"utf-8\"\n", body: script})
+	return writeParts(parts)
 }
 
 func al2023Script(v Values) (string, error) {
@@ -117,19 +123,15 @@ func agentConfig(v Values) (string, error) {
 
 // nodeConfig is what nodeadm merges into its own: kubelet's taints and labels where Karpenter does not pass them, and
 // the parallel pull. Empty when there is nothing to say: with Karpenter, a list of taints here could replace Karpenter's.
-func nodeConfig(v Values) (string, error) {
+func nodeConfig(v Values, earlier []corev1.Taint) (string, error) {
 	spec := map[string]any{}
 	if v.FastImagePull {
 		spec["featureGates"] = map[string]bool{"FastImagePull": true}
 	}
 	if v.Provisioner == Other {
-		r, err := v.registration()
-		if err != nil {
-			return "", err
-		}
 		spec["kubelet"] = map[string]any{
-			"config": map[string]any{"registerWithTaints": plainTaints(r.Taints)},
-			"flags":  labelFlags(r.Labels),
+			"config": map[string]any{"registerWithTaints": plainTaints(joinTaints(earlier, v.register.Taints))},
+			"flags":  labelFlags(v.register.Labels),
 		}
 	}
 	if c := v.Cluster; c != nil {
@@ -146,7 +148,18 @@ func nodeConfig(v Values) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("render NodeConfig: %w", err)
 	}
-	return string(out), nil
+	return nodeConfigMarker + string(out), nil
+}
+
+// nodeConfigMarker begins our NodeConfig, so that a second merge replaces the first.
+const nodeConfigMarker = "# Headstart\n"
+
+// joinTaints puts ours behind those of an earlier NodeConfig: nodeadm takes the last list whole.
+func joinTaints(earlier, ours []corev1.Taint) []corev1.Taint {
+	kept := slices.DeleteFunc(slices.Clone(earlier), func(t corev1.Taint) bool {
+		return slices.ContainsFunc(ours, func(o corev1.Taint) bool { return o.MatchTaint(&t) })
+	})
+	return append(kept, ours...)
 }
 
 // plainTaints drops timeAdded, which a kubelet config has no use for.

@@ -9,7 +9,7 @@ import (
 	"regexp"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
 
 	"headstart.dev/agent"
 )
@@ -21,7 +21,10 @@ var (
 	hexSum    = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	// pathForm keeps AMI paths free of characters that a shell or systemd would read.
 	pathForm = regexp.MustCompile(`^/[a-zA-Z0-9._/-]+$`)
-	urlForm  = regexp.MustCompile(`^https://[a-zA-Z0-9._~:/?#@!&=%+,{}-]+$`)
+	// clusterForm is what EKS calls a cluster, and what Bottlerocket's settings take.
+	// Source: bottlerocket-settings-models KubernetesClusterName.
+	clusterForm = regexp.MustCompile(`^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$`)
+	urlForm     = regexp.MustCompile(`^https://[a-zA-Z0-9._~:/?#@!&=%+,{}-]+$`)
 )
 
 func hasDigest(image string) bool { return digestSuffix.MatchString(image) }
@@ -44,25 +47,21 @@ func (v *Values) validate() error {
 			return err
 		}
 	}
-	r, err := v.registration()
-	if err != nil {
-		return err
-	}
-	if err := r.validate(); err != nil {
-		return err
-	}
 	return v.validateConfig()
 }
 
-// validateConfig reads the agent's config as the agent will: a node that cannot read its config keeps its taint.
+// validateConfig reads the agent's config as the agent will, config.register with it: a node that cannot read its config
+// keeps its taint, and what the agent refuses to register, userData must not register either.
 func (v *Values) validateConfig() error {
-	text, err := agentConfig(*v)
+	text, err := yaml.Marshal(v.Config)
 	if err != nil {
-		return err
-	}
-	if _, err := agent.Parse([]byte(text)); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
+	parsed, err := agent.Parse(text)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	v.register = parsed.Register
 	return nil
 }
 
@@ -82,6 +81,8 @@ func (s Source) validate() error {
 		return fmt.Errorf("agent.path %q: want an absolute path such as /usr/bin/headstart-agent", s.Path)
 	case s.URL == "" && len(s.SHA256) > 0:
 		return fmt.Errorf("agent.sha256: only a url is checked with it; an image has its digest")
+	case s.Image != "" && !hasDigest(s.Image):
+		return fmt.Errorf("agent.image %q: name it by digest (name@sha256:...): every boot runs it as root, and a tag may name another one by then", s.Image)
 	case s.URL != "":
 		return s.validateURL()
 	}
@@ -110,13 +111,13 @@ func (s Source) validateURL() error {
 }
 
 func (c *Cluster) validate() error {
-	if c.Name == "" || strings.ContainsAny(c.Name, "\n\"") {
-		return fmt.Errorf("cluster.name %q: want the cluster's name", c.Name)
+	if !clusterForm.MatchString(c.Name) {
+		return fmt.Errorf("cluster.name %q: want the cluster's name: letters, digits, - and _, at most 100", c.Name)
 	}
 	if u, err := url.Parse(c.APIServerEndpoint); err != nil || u.Scheme != "https" || u.Host == "" {
 		return fmt.Errorf("cluster.apiServerEndpoint %q: want an https URL", c.APIServerEndpoint)
 	}
-	if _, err := base64.StdEncoding.DecodeString(c.CertificateAuthority); err != nil || c.CertificateAuthority == "" {
+	if raw, err := base64.StdEncoding.DecodeString(c.CertificateAuthority); err != nil || len(raw) == 0 {
 		return fmt.Errorf("cluster.certificateAuthority: want base64 of a PEM certificate")
 	}
 	if c.CIDR != "" {
@@ -127,43 +128,11 @@ func (c *Cluster) validate() error {
 	return nil
 }
 
-// kubeletLabelDomains are the only ones of *.k8s.io and *.kubernetes.io that kubelet accepts in --node-labels; it exits
-// on any other. Source: k8s.io/kubelet/pkg/apis/well_known_labels.go@v0.37.2.
-var kubeletLabelDomains = []string{"kubelet.kubernetes.io", "node.kubernetes.io"}
-
-func (r registration) validate() error {
-	for key, value := range r.Labels {
-		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(errs) > 0 {
-			return fmt.Errorf("config.register.labels %s=%s: %s", key, value, errs[0])
-		}
-		domain, _, _ := strings.Cut(key, "/")
-		if restricted(domain) {
-			return fmt.Errorf("config.register.labels %s: kubelet refuses to start with a label of this domain; use one of your own, such as example.com/%s", key, path.Base(key))
-		}
-	}
-	for _, t := range r.Taints {
-		if errs := append(validation.IsQualifiedName(t.Key), validation.IsValidLabelValue(t.Value)...); len(errs) > 0 {
-			return fmt.Errorf("config.register.taints %s=%s: %s", t.Key, t.Value, errs[0])
-		}
-		switch t.Effect {
-		case "NoSchedule", "PreferNoSchedule", "NoExecute":
-		default:
-			return fmt.Errorf("config.register.taints %s: effect %q: want NoSchedule, PreferNoSchedule or NoExecute", t.Key, t.Effect)
-		}
+// validateForNodeadm mirrors what nodeadm demands of a cluster before it lets the node join.
+// Source: awslabs/amazon-eks-ami nodeadm/internal/api/validate.go@v20251108 ValidateNodeConfig.
+func (c *Cluster) validateForNodeadm() error {
+	if c.CIDR == "" {
+		return fmt.Errorf("cluster.cidr: nodeadm refuses a cluster without it, and the node never joins: write the cluster's service network, such as 10.100.0.0/16")
 	}
 	return nil
-}
-
-func restricted(domain string) bool {
-	for _, allowed := range kubeletLabelDomains {
-		if domain == allowed || strings.HasSuffix(domain, "."+allowed) {
-			return false
-		}
-	}
-	for _, ours := range []string{"k8s.io", "kubernetes.io"} {
-		if domain == ours || strings.HasSuffix(domain, "."+ours) {
-			return true
-		}
-	}
-	return false
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"headstart.dev/agent"
 	"headstart.dev/readiness"
 )
 
@@ -32,9 +33,6 @@ const (
 	Other Provisioner = "Other"
 )
 
-// DefaultImage is the agent's image of this release, for values that name no source.
-const DefaultImage = "registry.headstart.dev/headstart-agent:v0.1.0"
-
 // Values is what a user may choose; the zero value plus Default is what a file without fields means.
 type Values struct {
 	// Provisioner defaults to Karpenter.
@@ -47,11 +45,14 @@ type Values struct {
 	FastImagePull bool `json:"fastImagePull,omitempty"`
 	// Cluster is for nodes that neither Karpenter nor a managed node group joins to the cluster.
 	Cluster *Cluster `json:"cluster,omitempty"`
+
+	// register is config.register, as the agent reads it: what kubelet must know before it creates the Node.
+	register agent.Register
 }
 
-// Source names the agent's binary in exactly one way; none at all means Image: DefaultImage.
+// Source names the agent's binary in exactly one way. There is no default: it runs as root on every node.
 type Source struct {
-	// Image is an OCI image, best with a digest. AL2023 pulls it through its own containerd and credential provider.
+	// Image is an OCI image with a digest. AL2023 pulls it through its own containerd and credential provider.
 	Image string `json:"image,omitempty"`
 	// URL is where the bare binary lies; "{arch}" stands for amd64 or arm64. SHA256 is then required.
 	URL string `json:"url,omitempty"`
@@ -68,12 +69,11 @@ type Cluster struct {
 	APIServerEndpoint string `json:"apiServerEndpoint"`
 	// CertificateAuthority is base64 of the cluster's CA in PEM.
 	CertificateAuthority string `json:"certificateAuthority"`
-	// CIDR is the service network; only nodeadm asks for it.
+	// CIDR is the service network; nodeadm (AL2023) demands it, Bottlerocket has no use for it.
 	CIDR string `json:"cidr,omitempty"`
 }
 
-// Parse reads values from YAML. Unknown fields are errors; an empty text means the defaults. The result is complete
-// and valid.
+// Parse reads values from YAML. Unknown fields are errors. The result is complete and valid.
 func Parse(text []byte) (Values, error) {
 	var v Values
 	raw, err := yaml.YAMLToJSONStrict(text)
@@ -92,9 +92,6 @@ func Parse(text []byte) (Values, error) {
 func (v *Values) setDefaults() {
 	if v.Provisioner == "" {
 		v.Provisioner = Karpenter
-	}
-	if v.Agent.Image == "" && v.Agent.URL == "" && v.Agent.Path == "" {
-		v.Agent.Image = DefaultImage
 	}
 	if v.Config == nil {
 		v.Config = map[string]any{}
@@ -127,33 +124,10 @@ func setDefault(config map[string]any, value any, path ...string) {
 	}
 }
 
-// registration is config.register: what kubelet must know before it creates the Node.
-type registration struct {
-	Taints []corev1.Taint    `json:"taints"`
-	Labels map[string]string `json:"labels"`
-}
-
-func (v *Values) registration() (registration, error) {
-	var r registration
-	raw, err := json.Marshal(v.Config["register"])
-	if err != nil {
-		return r, fmt.Errorf("read config.register: %w", err)
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&r); err != nil {
-		return r, fmt.Errorf("read config.register: %w", err)
-	}
-	return r, nil
-}
-
 // Warnings tells a person what is allowed but unwise.
 func (v *Values) Warnings(system OS) []string {
 	var out []string
-	if v.Agent.Image != "" && !hasDigest(v.Agent.Image) {
-		out = append(out, fmt.Sprintf("agent image %q has no digest: every boot installs, as root, whatever the tag then names", v.Agent.Image))
-	}
-	if r, err := v.registration(); err == nil && v.Provisioner == Karpenter && (len(r.Taints) > 0 || len(r.Labels) > 0) {
+	if v.Provisioner == Karpenter && len(v.register.Taints)+len(v.register.Labels) > 0 {
 		out = append(out, "config.register is left out of userData: with Karpenter, taints belong in the NodePool's startupTaints and labels in its template")
 	}
 	if system == Bottlerocket && v.FastImagePull {
@@ -162,4 +136,5 @@ func (v *Values) Warnings(system OS) []string {
 	return out
 }
 
-var errOneSource = errors.New("agent: give exactly one of image, url and path")
+var errOneSource = errors.New("agent: give exactly one of image, url and path: there is no default for what runs as root on every node; " +
+	"an image goes by digest (registry.example/headstart-agent@sha256:...), a url with its sha256")

@@ -14,6 +14,10 @@ const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef01234567
 
 func TestParseRefuses(t *testing.T) {
 	cases := map[string]struct{ values, want string }{
+		"nothing at all":                       {"", "exactly one of image"},
+		"an image by tag":                      {"agent: {image: 'registry.example/a:v1'}", "by digest"},
+		"a label of the controller's":          {"agent: {path: /a}\nprovisioner: Other\nconfig: {register: {labels: {headstart.dev/images-ready: 'true'}}}", "the controller's"},
+		"a cluster with an odd name":           {"agent: {path: /a}\nprovisioner: Other\ncluster: {name: 'a b'}", "cluster.name"},
 		"an unknown field":                     {"agents: {}", `unknown field "agents"`},
 		"a key that stands twice":              {"agent: {}\nagent: {}", "already set"},
 		"two sources":                          {"agent: {image: a, path: /b}", "exactly one of image, url and path"},
@@ -28,14 +32,14 @@ func TestParseRefuses(t *testing.T) {
 		"a checksum without a url":             {"agent: {image: a, sha256: {amd64: ab}}", "only a url"},
 		"one url for two architectures":        {"agent: {url: 'https://a.example/x', sha256: {amd64: " + digest[8:] + ", arm64: " + digest[8:] + "}}", "{arch}"},
 		"a provisioner that it does not know":  {"provisioner: ASG", "want Karpenter or Other"},
-		"a cluster under Karpenter":            {"cluster: {name: a}", "Karpenter joins its nodes itself"},
-		"a cluster without endpoint":           {"provisioner: Other\ncluster: {name: a}", "apiServerEndpoint"},
-		"a label that stops kubelet":           {"provisioner: Other\nconfig: {register: {labels: {nodereadiness.k8s.io/enabled: 'true'}}}", "kubelet refuses to start"},
-		"a label value with a comma":           {"provisioner: Other\nconfig: {register: {labels: {example.com/a: 'b,c=d'}}}", "config.register.labels"},
-		"a taint with an odd effect":           {"provisioner: Other\nconfig: {register: {taints: [{key: a, effect: Never}]}}", "effect"},
-		"a field that the agent does not know": {"config: {image: []}", "config: "},
-		"a probe that the agent refuses":       {"config: {probes: [{name: a, type: dns}]}", "config: "},
-		"an unknown field in register":         {"config: {register: {taint: []}}", "unknown field"},
+		"a cluster under Karpenter":            {"agent: {path: /a}\ncluster: {name: a}", "Karpenter joins its nodes itself"},
+		"a cluster without endpoint":           {"agent: {path: /a}\nprovisioner: Other\ncluster: {name: a}", "apiServerEndpoint"},
+		"a label that stops kubelet":           {"agent: {path: /a}\nprovisioner: Other\nconfig: {register: {labels: {nodereadiness.k8s.io/enabled: 'true'}}}", "kubelet exits"},
+		"a label value with a comma":           {"agent: {path: /a}\nprovisioner: Other\nconfig: {register: {labels: {example.com/a: 'b,c=d'}}}", "register.labels"},
+		"a taint with an odd effect":           {"agent: {path: /a}\nprovisioner: Other\nconfig: {register: {taints: [{key: a, effect: Never}]}}", "effect"},
+		"a field that the agent does not know": {"agent: {path: /a}\nconfig: {image: []}", "config: "},
+		"a probe that the agent refuses":       {"agent: {path: /a}\nconfig: {probes: [{name: a, type: dns}]}", "config: "},
+		"an unknown field in register":         {"agent: {path: /a}\nconfig: {register: {taint: []}}", "unknown field"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -47,9 +51,10 @@ func TestParseRefuses(t *testing.T) {
 
 func TestParseAccepts(t *testing.T) {
 	cases := map[string]string{
-		"nothing at all":              "",
-		"a label of a kubelet domain": "provisioner: Other\nconfig: {register: {labels: {node.kubernetes.io/pool: a, a.node.kubernetes.io/b: c}}}",
-		"an image with a digest":      "agent: {image: registry.example:5000/a/b:v1" + digest + "}",
+		"the binary of the AMI":        "agent: {path: /usr/bin/headstart-agent}",
+		"a label that kubelet may set": "agent: {path: /a}\nprovisioner: Other\nconfig: {register: {labels: {topology.kubernetes.io/zone: us-east-1a}}}",
+		"a label of a kubelet domain":  "agent: {path: /a}\nprovisioner: Other\nconfig: {register: {labels: {node.kubernetes.io/pool: a, a.node.kubernetes.io/b: c}}}",
+		"an image with a digest":       "agent: {image: registry.example:5000/a/b:v1" + digest + "}",
 	}
 	for name, values := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -59,6 +64,13 @@ func TestParseAccepts(t *testing.T) {
 	}
 }
 
+func TestBottlerocketNeedsNoServiceNetwork(t *testing.T) {
+	v, err := userdata.Parse([]byte("agent: {image: a" + digest + "}\nprovisioner: Other\ncluster: {name: a, apiServerEndpoint: 'https://a.example', certificateAuthority: YQ==}"))
+	require.NoError(t, err)
+	_, err = userdata.Render(userdata.Bottlerocket, v)
+	require.NoError(t, err)
+}
+
 func TestWarnings(t *testing.T) {
 	cases := map[string]struct {
 		values string
@@ -66,7 +78,6 @@ func TestWarnings(t *testing.T) {
 		want   []string
 	}{
 		"a digest is quiet": {"agent: {image: a" + digest + "}", userdata.AL2023, nil},
-		"a tag moves":       {"agent: {image: 'a:v1'}", userdata.AL2023, []string{"no digest"}},
 		"Karpenter has the taints": {
 			"agent: {path: /a}\nconfig: {register: {labels: {example.com/a: b}}}", userdata.AL2023, []string{"startupTaints"},
 		},
@@ -91,10 +102,12 @@ func TestRenderRefuses(t *testing.T) {
 		values string
 		want   string
 	}{
-		"another operating system":      {"windows", "", "unknown operating system"},
-		"Bottlerocket without an image": {userdata.Bottlerocket, "agent: {path: /usr/bin/a}", "give agent.image"},
-		"more than EC2 takes":           {userdata.AL2023, manyImages(), "EC2 takes 16384"},
-		"more than EC2 takes, as TOML":  {userdata.Bottlerocket, manyImages(), "EC2 takes 16384"},
+		"another operating system":       {"windows", "agent: {path: /a}", "unknown operating system"},
+		"a cluster that nodeadm refuses": {userdata.AL2023, "agent: {path: /a}\nprovisioner: Other\ncluster: {name: a, apiServerEndpoint: 'https://a.example', certificateAuthority: YQ==}", "cluster.cidr"},
+		"more than Karpenter leaves":     {userdata.AL2023, someImages(120), "Karpenter adds up to 2560"},
+		"Bottlerocket without an image":  {userdata.Bottlerocket, "agent: {path: /usr/bin/a}", "give agent.image"},
+		"more than EC2 takes":            {userdata.AL2023, someImages(300), "EC2 takes 16384"},
+		"more than EC2 takes, as TOML":   {userdata.Bottlerocket, someImages(300), "EC2 takes 16384"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -106,11 +119,11 @@ func TestRenderRefuses(t *testing.T) {
 	}
 }
 
-// manyImages is a config with more images than userData takes.
-func manyImages() string {
+// someImages is a config with more images than userData takes.
+func someImages(n int) string {
 	var out strings.Builder
-	out.WriteString("config:\n  images:\n")
-	for i := range 300 {
+	out.WriteString("agent: {image: 'a" + digest + "'}\nconfig:\n  images:\n")
+	for i := range n {
 		fmt.Fprintf(&out, "  - {image: 'registry.example/an/image/with/a/long/name-%d:v1'}\n", i)
 	}
 	return out.String()
