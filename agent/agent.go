@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -54,13 +55,18 @@ type Agent struct {
 	puller    Puller
 	policies  *policy.Watcher // nil where nothing is pulled
 	publisher *nodestatus.Publisher
+	csiNode   *CSINode
 	settled   chan struct{}
+	// working says that the lock is held.
+	working  atomic.Bool
+	patience patience
 }
 
 // New checks what can be checked before anything runs. It touches neither the network nor the disk, but for reading an
 // earlier timeline of this boot.
 func New(options Options) (*Agent, error) {
-	probes, err := Probers(options.Config)
+	csiNode := newCSINode(nodestatus.Target{Kubeconfig: options.Config.Kubeconfig})
+	probes, err := Probers(options.Config, csiNode)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +81,7 @@ func New(options Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		config: options.Config, once: options.Once, log: options.Log, registry: options.Registry, node: node, probes: probes,
+		config: options.Config, once: options.Once, log: options.Log, registry: options.Registry, node: node, probes: probes, csiNode: csiNode, patience: defaultPatience,
 		settled: make(chan struct{}, 1),
 	}
 	m := newMetrics(options.Registry)
@@ -107,24 +113,24 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.register(); err != nil {
 		return err
 	}
-	held, err := a.lock(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel(nil)
+	running.Go(func() { a.serveMetrics(ctx) })
+	locks, err := a.lock(ctx)
 	if err != nil {
 		if ctx.Err() != nil && !a.once {
 			return nil
 		}
 		return err
 	}
-	defer func() { _ = held.Close() }()
-	// The metrics' port is the working agent's too.
-	serve, err := a.serve(ctx)
-	if err != nil {
-		return err
-	}
+	defer func() { _ = locks.Close() }()
+	a.working.Store(true)
+	running.Go(func() { a.serveSocket(ctx) })
+	running.Go(func() { a.watchLock(ctx, locks, cancel) })
 	if err := a.begin(ctx); err != nil {
 		return err
 	}
-	var running sync.WaitGroup
-	running.Go(serve)
 	running.Go(func() { a.save(ctx) })
 	running.Go(func() { a.publish(ctx) })
 	running.Go(func() { systemd.Watch(ctx, func() { a.state.reported() }) })
@@ -154,6 +160,9 @@ func (a *Agent) wait(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			if cause := context.Cause(ctx); errors.Is(cause, errSuperseded) {
+				return cause
+			}
 			if a.once {
 				return errors.New("stopped before everything was ready")
 			}
@@ -196,12 +205,15 @@ func (a *Agent) publish(ctx context.Context) {
 	defer watch(nil)
 	runners := newRuleRunners(a, ctx)
 	rules := nodestatus.NewRuleFollower(a.log)
-	a.state.onNode = append(a.state.onNode, runners.setNode, rules.NodeSeen)
+	a.state.onNode = append(a.state.onNode, runners.setNode, rules.NodeSeen, a.csiNode.nodeSeen)
 	var following sync.WaitGroup
 	a.publisher.Serve(ctx, a.target(), func(connection context.Context, c nodestatus.Connected) {
 		a.log.Info("publishing", "node", c.Name, "identity", c.Identity)
 		a.state.recorder.SetNode(c.Name)
 		watch(c.Credentials)
+		if err := a.csiNode.connect(c); err != nil {
+			a.log.Error(err, "follow the kubelet's drivers")
+		}
 		following.Go(func() { a.followRules(connection, c, rules, runners) })
 	})
 	following.Wait()

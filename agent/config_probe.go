@@ -63,11 +63,15 @@ type Probe struct {
 	// DevicePlugin (gpu) says that a device plugin hands the GPUs to the kubelet, and that pods get none before it does;
 	// false where a DRA driver hands them out. The default is true.
 	DevicePlugin *bool `json:"devicePlugin,omitempty"`
+	// IgnoreXIDs (gpu) are faults that the driver reports by number (XID) and that say nothing of the device, besides those
+	// of applications, which never count.
+	IgnoreXIDs []uint64 `json:"ignoreXIDs,omitempty"`
 	// Unit (systemd) is the unit that must be active.
 	Unit string `json:"unit,omitempty"`
 	// URL (http) must answer 200 to 399.
 	URL string `json:"url,omitempty"`
-	// Address (tcp, grpc) is host:port; grpc takes unix:///path too.
+	// Address (tcp, grpc) is host:port; grpc takes unix:///path too. That of a cni probe is where its plugin answers, if not
+	// where the plugin's own manifests put it: a URL, unix:///path or host:port.
 	Address string `json:"address,omitempty"`
 	// Service (grpc) is the service whose health is asked for; empty means the server's.
 	Service string `json:"service,omitempty"`

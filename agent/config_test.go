@@ -109,7 +109,7 @@ func FuzzParse(f *testing.F) {
 			require.NotContains(t, err.Error(), "\n")
 			return
 		}
-		_, err = agent.Probers(cfg)
+		_, err = agent.Probers(cfg, agent.NewCSINode(cfg))
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 		}

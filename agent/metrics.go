@@ -23,7 +23,7 @@ type metrics struct {
 func newMetrics(registerer prometheus.Registerer) *metrics {
 	m := &metrics{
 		phase: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "headstart_node_phase_seconds", Help: "Length of each phase of this node's boot.",
+			Name: "headstart_node_phase_seconds", Help: "Length of each phase of this node's boot; of a moment, such as registered, the time from the start of the boot to it.",
 			// From a probe that was ready at once to a boot that took a quarter of an hour.
 			Buckets: []float64{0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 900},
 		}, []string{"phase"}),

@@ -21,11 +21,11 @@ type Prober struct {
 	source string
 }
 
-// Probers builds the probes of a config.
-func Probers(cfg Config) ([]Prober, error) {
+// Probers builds the probes of a config. csiNode tells what the kubelet has registered.
+func Probers(cfg Config, csiNode *CSINode) ([]Prober, error) {
 	out := make([]Prober, 0, len(cfg.Probes))
 	for i, p := range cfg.Probes {
-		checker, err := newChecker(cfg, p)
+		checker, err := newChecker(cfg, p, csiNode)
 		if err != nil {
 			return nil, fmt.Errorf("probes[%d]: %w", i, err)
 		}
@@ -64,19 +64,19 @@ var pendingPeriod = map[ProbeType]time.Duration{
 	ProbeGPU: 250 * time.Millisecond,
 }
 
-func newChecker(cfg Config, p Probe) (probe.Checker, error) {
+func newChecker(cfg Config, p Probe, csiNode *CSINode) (probe.Checker, error) {
 	switch p.Type {
 	case ProbeCNI:
 		return &probe.CNI{
 			ConfDir: p.ConfDir, Plugin: p.Plugin,
 			Runtime:   &probe.CRI{Address: strings.TrimPrefix(cfg.Containerd.Address, "unix://")},
-			Endpoints: probe.DefaultPluginEndpoints(),
+			Endpoints: probe.DefaultPluginEndpoints().WithAddress(p.Address),
 		}, nil
 	case ProbeCSI:
-		return &probe.CSI{Drivers: p.Drivers, KubeletDir: p.KubeletDir}, nil
+		return &probe.CSI{Drivers: p.Drivers, KubeletDir: p.KubeletDir, Registrations: csiNode}, nil
 	case ProbeGPU:
 		return &probe.GPU{
-			MinDevices: p.MinDevices, DevicePlugin: p.DevicePlugin == nil || *p.DevicePlugin, KubeletDir: p.KubeletDir,
+			MinDevices: p.MinDevices, DevicePlugin: p.DevicePlugin == nil || *p.DevicePlugin, KubeletDir: p.KubeletDir, IgnoreXIDs: p.IgnoreXIDs,
 			SysDir: "/sys", ValidationsDir: "/run/nvidia/validations", Units: systemd.Units{},
 			ReadCommand:   []string{self, "probe", "gpu", NVMLFlag + "=" + NVMLReport},
 			FollowCommand: []string{self, "probe", "gpu", NVMLFlag + "=" + NVMLEvents},

@@ -100,8 +100,13 @@ func (s *state) observeProbe(p Prober, result probe.Result) {
 	s.mu.Lock()
 	s.results[p.Condition] = result
 	s.mu.Unlock()
-	if result.Status == probe.True {
+	switch result.Status {
+	case probe.True:
 		s.recorder.End(timeline.Probe, p.Name)
+	case probe.NotApplicable:
+		s.recorder.Forget(timeline.Probe, p.Name)
+	case probe.False, probe.Unknown:
+		s.recorder.Begin(timeline.Probe, p.Name) // a phase that is known keeps its start
 	}
 	s.changed()
 }
@@ -137,6 +142,9 @@ func (s *state) conditions() []nodestatus.Condition {
 		if !looked {
 			result = probe.Result{Status: probe.Unknown, Reason: probe.ReasonPending, Message: "not looked at yet"}
 		}
+		if result.Status == probe.NotApplicable {
+			continue
+		}
 		out = append(out, nodestatus.Condition{
 			Type: p.Condition, Status: corev1.ConditionStatus(result.Status), Reason: result.Reason, Message: result.Message,
 		})
@@ -151,6 +159,11 @@ func (s *state) Desired(at time.Time) nodestatus.Desired {
 	s.mu.Lock()
 	images := slices.Collect(maps.Values(s.images))
 	want.Gone = slices.Sorted(maps.Keys(s.gone))
+	for _, p := range s.probes {
+		if s.results[p.Condition].Status == probe.NotApplicable {
+			want.Gone = append(want.Gone, p.Condition)
+		}
+	}
 	s.mu.Unlock()
 	if text, err := inventory(images).Encode(); err == nil {
 		want.Annotations[readiness.AnnotationImages] = s.inventory.next(text, want.Conditions[0].Status, at, s.changed)
@@ -249,17 +262,23 @@ type phaseKey struct {
 	detail string
 }
 
-// observePhases counts each phase that has ended, once.
+// observePhases counts each phase that has ended, once: its length, and of a moment how long after the start of the boot
+// it came.
 func (s *state) observePhases() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.recorder.Timeline().Phases {
+	boot := s.recorder.Timeline()
+	for _, p := range boot.Phases {
 		key := phaseKey{p.Name, p.Detail}
-		if p.Running() || p.Moment() || s.observed[key] {
+		if p.Running() || s.observed[key] {
 			continue
 		}
 		s.observed[key] = true
-		s.metrics.phase.WithLabelValues(string(p.Name)).Observe(p.End.Sub(p.Start).Seconds())
+		since := p.Start
+		if p.Moment() {
+			since = boot.Zero()
+		}
+		s.metrics.phase.WithLabelValues(string(p.Name)).Observe(p.End.Sub(since).Seconds())
 	}
 }
 

@@ -47,3 +47,50 @@ func TestATimelineSaysWhereAPullsTimeWent(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, []timeline.Stage{{Name: "resolve", Seconds: 0.03}, {Name: "fetch", Seconds: 4.5}}, pulled.Stages)
 }
+
+func TestWhatDoesNotApplyIsNoConditionAndNotWaitedFor(t *testing.T) {
+	gpu := Prober{Name: "gpu", Condition: "headstart.dev/GPUReady"}
+	recorder := timeline.NewRecorder(filepath.Join(t.TempDir(), TimelineFile), "n", "boot")
+	s := newState(Config{}, []Prober{gpu}, recorder, newMetrics(prometheus.NewRegistry()))
+	recorder.Begin(timeline.Probe, "gpu")
+	s.observeProbe(gpu, probe.Result{Status: probe.NotApplicable, Reason: probe.ReasonNoDevices})
+	require.Len(t, s.conditions(), 1, "the images alone")
+	require.Equal(t, []string{gpu.Condition}, s.Desired(time.Now()).Gone, "what an earlier agent wrote goes")
+	done, err := s.settled(false)
+	require.NoError(t, err)
+	require.True(t, done)
+	_, waited := recorder.Timeline().Find(timeline.Probe, "gpu")
+	require.False(t, waited)
+
+	s.observeProbe(gpu, probe.Result{Status: probe.False, Reason: probe.ReasonDriverNotLoaded})
+	require.Len(t, s.conditions(), 2, "a GPU that comes later is looked at")
+	require.Empty(t, s.Desired(time.Now()).Gone)
+}
+
+func TestEveryPhaseIsCounted(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	recorder := timeline.NewRecorder(filepath.Join(t.TempDir(), TimelineFile), "n", "boot")
+	s := newState(Config{}, nil, recorder, newMetrics(registry))
+	start := time.Unix(1000, 0)
+	for i, name := range timeline.Names() {
+		at := start.Add(time.Duration(i) * time.Second)
+		recorder.Record(timeline.Phase{Name: name, Start: at, End: at}) // moments, all of them
+	}
+	s.observePhases()
+	s.observePhases()
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	seen := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != "headstart_node_phase_seconds" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			require.Equal(t, uint64(1), m.GetHistogram().GetSampleCount(), m.GetLabel())
+			seen[m.GetLabel()[0].GetValue()] = m.GetHistogram().GetSampleSum()
+		}
+	}
+	for i, name := range timeline.Names() {
+		require.InDelta(t, float64(i), seen[string(name)], 0.001, name)
+	}
+}

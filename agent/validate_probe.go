@@ -23,16 +23,16 @@ var reservedNames = map[string]ProbeType{"cni": ProbeCNI, "csi": ProbeCSI, "gpu"
 func (p *Probe) ownFields() map[string]bool {
 	return map[string]bool{
 		"plugin": p.Plugin != "", "confDir": p.ConfDir != "", "drivers": len(p.Drivers) > 0, "kubeletDir": p.KubeletDir != "",
-		"minDevices": p.MinDevices != 0, "devicePlugin": p.DevicePlugin != nil, "unit": p.Unit != "", "url": p.URL != "", "address": p.Address != "",
+		"minDevices": p.MinDevices != 0, "devicePlugin": p.DevicePlugin != nil, "ignoreXIDs": len(p.IgnoreXIDs) > 0, "unit": p.Unit != "", "url": p.URL != "", "address": p.Address != "",
 		"service": p.Service != "", "path": p.Path != "", "command": len(p.Command) > 0, "allowExec": p.AllowExec,
 	}
 }
 
 // fieldsOfType says which of them a type has. Its keys are the types that exist.
 var fieldsOfType = map[ProbeType][]string{
-	ProbeCNI:     {"plugin", "confDir"},
+	ProbeCNI:     {"plugin", "confDir", "address"},
 	ProbeCSI:     {"drivers", "kubeletDir"},
-	ProbeGPU:     {"minDevices", "kubeletDir", "devicePlugin"},
+	ProbeGPU:     {"minDevices", "kubeletDir", "devicePlugin", "ignoreXIDs"},
 	ProbeEFA:     {"minDevices"},
 	ProbeSystemd: {"unit"},
 	ProbeHTTP:    {"url"},
@@ -41,6 +41,12 @@ var fieldsOfType = map[ProbeType][]string{
 	ProbeUnix:    {"path"},
 	ProbeFile:    {"path"},
 	ProbeExec:    {"command", "allowExec"},
+}
+
+// KnownProbeType says whether a probe family has this name.
+func KnownProbeType(name string) bool {
+	_, known := fieldsOfType[ProbeType(name)]
+	return known
 }
 
 func (c *Config) validateProbes() field.ErrorList {
@@ -121,7 +127,7 @@ func (p *Probe) validateTiming(path *field.Path) field.ErrorList {
 func (p *Probe) validateTarget(path *field.Path) field.ErrorList {
 	switch p.Type {
 	case ProbeCNI:
-		return append(p.validatePlugin(path), absolute(path.Child("confDir"), p.ConfDir)...)
+		return append(append(p.validatePlugin(path), absolute(path.Child("confDir"), p.ConfDir)...), p.validatePluginAddress(path.Child("address"))...)
 	case ProbeCSI:
 		return append(p.validateDrivers(path), absolute(path.Child("kubeletDir"), p.KubeletDir)...)
 	case ProbeGPU, ProbeEFA:
@@ -170,6 +176,27 @@ func (p *Probe) validatePlugin(path *field.Path) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.NotSupported(path.Child("plugin"), p.Plugin, plugins)}
+}
+
+// validatePluginAddress refuses an address that the plugin cannot answer at.
+func (p *Probe) validatePluginAddress(path *field.Path) field.ErrorList {
+	socket, isSocket := strings.CutPrefix(p.Address, "unix://")
+	isURL := !isSocket && strings.Contains(p.Address, "://")
+	switch {
+	case p.Address == "":
+		return nil
+	case p.Plugin == "generic":
+		return field.ErrorList{field.Forbidden(path, "a generic plugin has no signal of its own: leave address out, or add a probe of type http")}
+	case isSocket && p.Plugin == "calico":
+		return field.ErrorList{field.Invalid(path, p.Address, "Felix answers over HTTP: write http://host:port/readiness")}
+	case isSocket:
+		return absolute(path, socket)
+	case isURL && p.Plugin == "aws-vpc-cni":
+		return field.ErrorList{field.Invalid(path, p.Address, "ipamd answers over gRPC: write host:port or unix:///path")}
+	case isURL:
+		return (&Probe{URL: p.Address}).validateURL(path)
+	}
+	return hostPort(path, p.Address)
 }
 
 func (p *Probe) validateDrivers(path *field.Path) field.ErrorList {

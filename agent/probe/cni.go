@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
+	"strings"
 
-	"github.com/containernetworking/cni/libcni"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -18,22 +18,21 @@ const (
 	ReasonInvalidConfig   = "InvalidCNIConfig"
 	ReasonRuntimeNotReady = "RuntimeNotReady"
 	ReasonNetworkNotReady = "NetworkNotReady"
+	ReasonPluginNotLoaded = "PluginNotLoaded"
 )
 
-// maxConfigBytes bounds a CNI config file; real ones have a few KiB.
-const maxConfigBytes = 1 << 20
-
-// RuntimeStatus reports the container runtime's own conditions.
+// RuntimeStatus reports the container runtime's own state.
 type RuntimeStatus interface {
-	Conditions(ctx context.Context) (RuntimeConditions, error)
+	State(ctx context.Context) (RuntimeState, error)
 }
 
-// CNI is ready when a config in ConfDir parses, the container runtime has loaded one, and the plugin itself says that
-// it can serve pods.
+// CNI is ready when the container runtime has loaded a network config, the plugin that is asked for is in it, and the
+// plugins in it say of themselves that they can serve pods. What the runtime says counts; the folder of configs is read
+// only to say what is wrong with it, and where the runtime does not tell what it has loaded.
 type CNI struct {
 	// ConfDir is where the plugin's conflist appears, /etc/cni/net.d.
 	ConfDir string
-	// Plugin is auto (found from the conflist), aws-vpc-cni, cilium, calico or generic (no signal of its own).
+	// Plugin is auto (found from what is loaded), aws-vpc-cni, cilium, calico or generic (no signal of its own).
 	Plugin string
 	// Runtime is the container runtime that loads the config.
 	Runtime RuntimeStatus
@@ -41,25 +40,30 @@ type CNI struct {
 	Endpoints PluginEndpoints
 }
 
-// Check looks at the config, then at the runtime, then at the plugin: in the order in which they come up, so that the
-// message names what is really waited for.
+// Check looks at the runtime, then at the plugin: in the order in which they come up, so that the message names what is
+// really waited for.
 func (p *CNI) Check(ctx context.Context) Result {
-	config, err := LoadCNIConfig(p.ConfDir)
-	switch {
-	case errors.Is(err, errNoConfig):
-		return notReady(ReasonNoConfig, "no CNI config in %s yet", p.ConfDir)
-	case err != nil:
-		return notReady(ReasonInvalidConfig, "%v", err)
-	}
-	if result := p.checkRuntime(ctx); result.Status != True {
+	state, result := p.checkRuntime(ctx)
+	if result.Status != True {
 		return result
 	}
-	for _, plugin := range p.plugins(config) {
+	networks, result := p.networks(state)
+	if result.Status != True {
+		return result
+	}
+	plugins, result := p.plugins(networks)
+	if result.Status != True {
+		return result
+	}
+	for _, plugin := range plugins {
 		if result := p.Endpoints.check(ctx, plugin); result.Status != True {
 			return result
 		}
 	}
-	return ready("network %q is up", config.Name)
+	if len(networks) == 0 {
+		return ready("the container runtime's network is up")
+	}
+	return ready("network %q is up", networks[0].Name)
 }
 
 // Watch sees config files come and go.
@@ -67,81 +71,73 @@ func (p *CNI) Watch(ctx context.Context, wake func()) error {
 	return watchDirs(ctx, wake, p.ConfDir)
 }
 
-func (p *CNI) checkRuntime(ctx context.Context) Result {
-	conditions, err := p.Runtime.Conditions(ctx)
+func (p *CNI) checkRuntime(ctx context.Context) (RuntimeState, Result) {
+	state, err := p.Runtime.State(ctx)
 	if err != nil {
 		if code := status.Code(err); code == codes.DeadlineExceeded || isTimeout(err) {
-			return notReady(ReasonTimeout, "the container runtime did not answer in time")
+			return state, notReady(ReasonTimeout, "the container runtime did not answer in time")
 		}
-		return notReady(ReasonRuntimeNotReady, "%v", err)
+		return state, notReady(ReasonRuntimeNotReady, "%v", err)
 	}
-	if c := conditions[runtimeapi.RuntimeReady]; !c.GetStatus() {
-		return notReady(ReasonRuntimeNotReady, "the container runtime is not ready: %s %s", c.GetReason(), c.GetMessage())
+	if c := state.Conditions[runtimeapi.RuntimeReady]; !c.GetStatus() {
+		return state, notReady(ReasonRuntimeNotReady, "the container runtime is not ready: %s %s", c.GetReason(), c.GetMessage())
 	}
-	if c := conditions[runtimeapi.NetworkReady]; !c.GetStatus() {
-		return notReady(ReasonNetworkNotReady, "the container runtime's network is not ready: %s %s", c.GetReason(), c.GetMessage())
-	}
-	return ready("")
+	return state, ready("")
 }
 
-var errNoConfig = errors.New("no CNI config")
-
-// LoadCNIConfig returns the config that the container runtime takes: the first in alphabetical order that parses. With
-// files of which none parses, the error says what is wrong with the first.
-func LoadCNIConfig(dir string) (*libcni.NetworkConfigList, error) {
-	files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
-	if err != nil || len(files) == 0 {
-		return nil, errNoConfig
+// networks are those that the runtime has loaded. Where it does not tell, it is taken at its word that its network is
+// ready, and the folder says which.
+func (p *CNI) networks(state RuntimeState) ([]CNINetwork, Result) {
+	c := state.Conditions[runtimeapi.NetworkReady]
+	switch {
+	case !c.GetStatus():
+		return nil, p.advise(state.CNI, strings.TrimSpace(c.GetReason()+" "+c.GetMessage()))
+	case state.CNI != nil:
+		return state.CNI.Networks, ready("")
 	}
-	var firstErr error
-	for _, file := range files {
-		config, err := loadCNIFile(file)
-		if err == nil {
-			return config, nil
-		}
-		if firstErr == nil {
-			firstErr = err
-		}
+	network, err := LoadCNIConfig(p.ConfDir)
+	switch {
+	case errors.Is(err, errNoConfig):
+		return nil, notReady(ReasonNoConfig, "no CNI config in %s yet", p.ConfDir)
+	case err != nil:
+		return nil, notReady(ReasonInvalidConfig, "%v", err)
 	}
-	return nil, firstErr
+	return []CNINetwork{network}, ready("")
 }
 
-func loadCNIFile(file string) (*libcni.NetworkConfigList, error) {
-	raw, err := readRegular(file, maxConfigBytes)
-	if err != nil {
-		return nil, err
+// plugins returns those whose own signal counts. A chain (Cilium on top of the VPC CNI) has several, and so has a plugin
+// that delegates (Multus).
+func (p *CNI) plugins(networks []CNINetwork) ([]string, Result) {
+	var types []string
+	for _, network := range networks {
+		types = append(types, network.types(p.ConfDir)...)
 	}
-	config, err := ParseCNIConfig(raw, filepath.Ext(file) == ".conflist")
-	if err != nil {
-		return nil, fmt.Errorf("parse %s: %w", file, err)
+	var loaded []string
+	for _, name := range types {
+		if plugin, ok := pluginOfType[name]; ok && !slices.Contains(loaded, plugin) {
+			loaded = append(loaded, plugin)
+		}
 	}
-	return config, nil
+	wanted := p.Plugin
+	switch {
+	case wanted == PluginAuto && !slices.Contains(loaded, PluginCilium) && p.Endpoints.ciliumRuns():
+		// Its agent is on this node, and is about to put itself on top of the plugin that is loaded.
+		wanted = PluginCilium
+	case wanted == PluginAuto:
+		return loaded, ready("")
+	}
+	if _, known := typeOfPlugin(wanted); known && !slices.Contains(loaded, wanted) {
+		return nil, notReady(ReasonPluginNotLoaded, "the container runtime has loaded %s, and not %s%s", describe(networks, types), wanted, p.onDisk(wanted))
+	}
+	if wanted == PluginCilium && slices.Contains(loaded, PluginVPCCNI) {
+		return []string{PluginVPCCNI, PluginCilium}, ready("") // it is chained
+	}
+	return []string{wanted}, ready("")
 }
 
-// ParseCNIConfig parses a conflist, or a single plugin's config, as the container runtime does. A list of no plugins is
-// an error.
-func ParseCNIConfig(raw []byte, list bool) (*libcni.NetworkConfigList, error) {
-	var config *libcni.NetworkConfigList
-	if list {
-		parsed, err := libcni.NetworkConfFromBytes(raw)
-		if err != nil {
-			return nil, err
-		}
-		config = parsed
-	} else {
-		single, err := libcni.NetworkPluginConfFromBytes(raw)
-		if err != nil {
-			return nil, err
-		}
-		if single.Network.Type == "" {
-			return nil, errors.New(`missing "type" (is it a list? then name it .conflist)`)
-		}
-		if config, err = libcni.ConfListFromConf(single); err != nil { //nolint:staticcheck // containerd still takes single configs
-			return nil, err
-		}
+func describe(networks []CNINetwork, types []string) string {
+	if len(networks) == 0 {
+		return "no network"
 	}
-	if len(config.Plugins) == 0 {
-		return nil, errors.New("the list names no plugin")
-	}
-	return config, nil
+	return fmt.Sprintf("network %q (%s)", networks[0].Name, strings.Join(types, ", "))
 }

@@ -2,6 +2,8 @@ package probe_test
 
 import (
 	"context"
+	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -9,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -30,10 +33,30 @@ const (
 type criServer struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeReady, networkReady atomic.Bool
+	info                       atomic.Pointer[map[string]string]
+}
+
+// loads makes it tell, as containerd does, what it has loaded.
+func (s *criServer) loads(t *testing.T, confDir, name string, plugins ...string) {
+	t.Helper()
+	sources := []map[string]any{}
+	for _, plugin := range plugins {
+		sources = append(sources, map[string]any{"Source": plugin})
+	}
+	raw, err := json.Marshal(map[string]any{"PluginConfDir": confDir, "Networks": []any{
+		map[string]any{"IFName": "lo", "Config": map[string]any{"Name": "cni-loopback", "Plugins": []any{map[string]any{"Source": `{"type":"loopback"}`}}}},
+		map[string]any{"IFName": "eth0", "Config": map[string]any{"Name": name, "Plugins": sources}},
+	}})
+	require.NoError(t, err)
+	s.info.Store(&map[string]string{"cniconfig": string(raw), "lastCNILoadStatus": "OK"})
 }
 
 func (s *criServer) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
-	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+	info := map[string]string{}
+	if told := s.info.Load(); told != nil {
+		info = *told
+	}
+	return &runtimeapi.StatusResponse{Info: info, Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 		{Type: runtimeapi.RuntimeReady, Status: s.runtimeReady.Load()},
 		{Type: runtimeapi.NetworkReady, Status: s.networkReady.Load(), Reason: "NetworkPluginNotReady", Message: "cni plugin not initialized"},
 	}}}, nil
@@ -135,12 +158,21 @@ func TestCilium(t *testing.T) {
 	writeConf(t, cni, "05-cilium.conflist", ciliumConflist)
 	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason)
 
-	code := http.StatusOK
-	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+	code, body := http.StatusOK, ""
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		_, _ = w.Write([]byte(body))
+	})
 	socket := &httptest.Server{Listener: listen(t, "unix", cni.Endpoints.CiliumSocket), Config: &http.Server{Handler: handler, ReadHeaderTimeout: shortLook}}
 	socket.Start()
 	t.Cleanup(socket.Close)
 	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the health port is off, the socket answers")
+	body = `{"cilium":{"state":"Failure","msg":"k8s API is not reachable"},"kubernetes":{"state":"Failure"}}`
+	result := look(t, cni, shortLook)
+	require.Equal(t, probe.ReasonUnhealthy, result.Reason, "it answers 200 whatever it has to say")
+	require.Contains(t, result.Message, "Failure: k8s API is not reachable")
+	body = `{"cilium":{"state":"Ok","msg":"1.18"},"container-runtime":{"state":"Warning"}}`
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status)
 
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
@@ -159,6 +191,114 @@ func TestCalico(t *testing.T) {
 	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason)
 	cni.Plugin = "generic"
 	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the plugin's own signal is turned off")
+}
+
+func TestCNIWhatIsLoadedCountsAndNotWhatLiesInTheFolder(t *testing.T) {
+	cni, runtime := cniNode(t)
+	runtime.loads(t, cni.ConfDir, "aws-cni", `{"type":"aws-cni"}`, `{"type":"portmap"}`)
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason, "the VPC CNI is loaded, and ipamd does not answer")
+	ipamd := health.NewServer()
+	serve(t, listen(t, "unix", cni.Endpoints.VPCCNISocket), func(s *grpc.Server) { healthpb.RegisterHealthServer(s, ipamd) })
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status)
+
+	cni.Plugin = probe.PluginCilium
+	writeConf(t, cni, "10-aws.conflist", awsConflist)
+	result := look(t, cni, shortLook)
+	require.Equal(t, probe.ReasonPluginNotLoaded, result.Reason)
+	require.Contains(t, result.Message, `network "aws-cni" (aws-cni, portmap), and not cilium`)
+	writeConf(t, cni, "20-cilium.conflist", ciliumConflist)
+	require.Contains(t, look(t, cni, shortLook).Message, "20-cilium.conflist has it")
+
+	cni.Plugin = probe.PluginAuto
+	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "nothing of Cilium is on this node")
+	socket := &httptest.Server{Listener: listen(t, "unix", cni.Endpoints.CiliumSocket), Config: &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: shortLook}}
+	socket.Start()
+	t.Cleanup(socket.Close)
+	require.Equal(t, probe.ReasonPluginNotLoaded, look(t, cni, shortLook).Reason, "its agent runs, and is about to chain itself")
+	runtime.loads(t, cni.ConfDir, "cilium", `{"type":"aws-cni"}`, `{"type":"cilium-cni"}`)
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason, "it is chained, and not well")
+}
+
+func TestCNIDelegatesAreAskedToo(t *testing.T) {
+	for name, tc := range map[string]struct{ plugin, file, content string }{
+		"inline":                      {`{"type":"multus","delegates":[{"name":"aws-cni","plugins":[{"type":"aws-cni"}]}]}`, "", ""},
+		"inline, one plugin":          {`{"type":"multus","delegates":[{"type":"aws-cni"}]}`, "", ""},
+		"by the file's path":          {`{"type":"multus-shim","clusterNetwork":"/host/etc/cni/net.d/10-aws.conflist"}`, "10-aws.conflist", awsConflist},
+		"by the name":                 {`{"type":"multus","clusterNetwork":"aws-cni"}`, "10-aws.conflist", awsConflist},
+		"the first that is another's": {`{"type":"multus-shim"}`, "10-aws.conflist", awsConflist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cni, runtime := cniNode(t)
+			writeConf(t, cni, "00-multus.conf", `{"cniVersion":"1.0.0","name":"multus-cni-network","type":"multus-shim"}`)
+			if tc.file != "" {
+				writeConf(t, cni, tc.file, tc.content)
+			}
+			runtime.loads(t, cni.ConfDir, "multus-cni-network", tc.plugin)
+			require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason, "the VPC CNI behind it is down")
+			cni.Plugin = probe.PluginVPCCNI
+			require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason)
+			cni.Plugin = probe.PluginCalico
+			require.Equal(t, probe.ReasonPluginNotLoaded, look(t, cni, shortLook).Reason)
+		})
+	}
+}
+
+func TestCNISaysWhatIsWrongWithTheFolder(t *testing.T) {
+	cni, runtime := cniNode(t)
+	runtime.networkReady.Store(false)
+	runtime.info.Store(&map[string]string{"cniconfig": `{"PluginConfDir":"` + cni.ConfDir + `"}`, "lastCNILoadStatus": "cni config load failed"})
+	says := func(reason, message string) {
+		t.Helper()
+		result := look(t, cni, shortLook)
+		require.Equal(t, reason, result.Reason, result.Message)
+		require.Contains(t, result.Message, message)
+	}
+	says(probe.ReasonNoConfig, "no CNI config")
+	writeConf(t, cni, "10-aws.conflist.cilium_bak", awsConflist)
+	says(probe.ReasonNoConfig, "10-aws.conflist.cilium_bak is there, and its name")
+	writeConf(t, cni, "05-cilium.conflist", "")
+	writeConf(t, cni, "10-net.conflist", genericConflist)
+	says(probe.ReasonInvalidConfig, "05-cilium.conflist")
+	writeConf(t, cni, "05-cilium.conflist", ciliumConflist)
+	says(probe.ReasonNetworkNotReady, `05-cilium.conflist (network "cilium"): cni config load failed`)
+	long := time.Now().Add(-time.Minute)
+	require.NoError(t, os.Chtimes(filepath.Join(cni.ConfDir, "05-cilium.conflist"), long, long))
+	says(probe.ReasonNetworkNotReady, "restart containerd")
+	elsewhere := filepath.Join(cni.ConfDir, "elsewhere")
+	runtime.info.Store(&map[string]string{"cniconfig": `{"PluginConfDir":"` + elsewhere + `"}`, "lastCNILoadStatus": "no network config found"})
+	says(probe.ReasonNetworkNotReady, "set confDir")
+}
+
+func TestCNIPluginsAtOtherAddresses(t *testing.T) {
+	good := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(good.Close)
+	v6 := httptest.NewUnstartedServer(good.Config.Handler)
+	require.NoError(t, v6.Listener.Close())
+	v6.Listener = listen(t, "tcp", "[::1]:0")
+	v6.Start()
+	t.Cleanup(v6.Close)
+	_, port, err := net.SplitHostPort(v6.Listener.Addr().String())
+	require.NoError(t, err)
+	ipamd := listen(t, "tcp", "[::1]:0")
+	serve(t, ipamd, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, health.NewServer()) })
+	socket := filepath.Join(socketDir(t), "s")
+	serve(t, listen(t, "unix", socket), func(s *grpc.Server) { healthpb.RegisterHealthServer(s, health.NewServer()) })
+	for name, tc := range map[string]struct{ conflist, address string }{
+		"Calico at a URL":              {calicoConflist, good.URL + "/readiness"},
+		"Cilium at host:port":          {ciliumConflist, good.Listener.Addr().String()},
+		"Cilium on IPv6 alone":         {ciliumConflist, "http://127.0.0.1:" + port},
+		"Cilium at an IPv6 address":    {ciliumConflist, v6.Listener.Addr().String()},
+		"the VPC CNI at another port":  {awsConflist, ipamd.Addr().String()},
+		"the VPC CNI's socket is here": {awsConflist, "unix://" + socket},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cni, _ := cniNode(t)
+			cni.Endpoints = cni.Endpoints.WithAddress(tc.address)
+			writeConf(t, cni, "10-net.conflist", tc.conflist)
+			result := look(t, cni, shortLook)
+			require.Equal(t, probe.True, result.Status, result.Message)
+		})
+	}
 }
 
 func TestAConflistThatIsRenamedIntoPlaceIsSeenByAnEvent(t *testing.T) {

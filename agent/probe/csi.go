@@ -2,8 +2,12 @@ package probe
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
@@ -15,13 +19,44 @@ const (
 	ReasonNotRegistered  = "NotRegistered"
 )
 
-// CSI is ready when every driver answers on its socket under its own name, says that it is ready, and offers itself to
-// the kubelet. That the kubelet has taken it shows in CSINode, which is the controller's to look at.
+// ErrNoAPI means that there is no API server to ask.
+var ErrNoAPI = errors.New("no way to the API server is configured")
+
+// Registrations knows which CSI drivers the kubelet of this node has registered. Its methods may be called by several
+// goroutines at once.
+type Registrations interface {
+	// Registered asks whether the node's CSINode has a driver; ErrNoAPI where there is nobody to ask.
+	Registered(ctx context.Context, driver string) (bool, error)
+	// Changed returns what earlier answers belong to, and a channel that is closed when it changes.
+	Changed() (epoch string, next <-chan struct{})
+}
+
+// CSI is ready when every driver offers itself to the kubelet, answers under its own name where it said that it would,
+// says that it is ready, and the kubelet has taken it: only then can a pod's volume be mounted.
 type CSI struct {
 	Drivers []string
 	// KubeletDir is the kubelet's root folder, /var/lib/kubelet.
 	KubeletDir string
+	// Registrations tells what the kubelet has registered; nil where nobody does.
+	Registrations Registrations
+
+	mu    sync.Mutex
+	asked map[string]*registrationAnswer // by driver
 }
+
+// registrationAnswer is what was last heard of a driver's registration.
+type registrationAnswer struct {
+	key    string // what it belongs to: the epoch, and the registration's socket
+	result Result
+	next   time.Time // when to ask again; a driver that is registered stays so
+	wait   time.Duration
+}
+
+const (
+	// A registration that is under way takes the kubelet a second at most; one that does not come may never.
+	minAskAgain = 100 * time.Millisecond
+	maxAskAgain = 5 * time.Second
+)
 
 // Check looks at all drivers at once, so that one that hangs does not hide the others, and reports the first in the
 // order of Drivers that is not ready.
@@ -43,32 +78,66 @@ func (p *CSI) Check(ctx context.Context) Result {
 	return ready("%d drivers are ready", len(p.Drivers))
 }
 
-// Watch sees sockets come and go.
+// Watch sees sockets come and go, and registrations.
 func (p *CSI) Watch(ctx context.Context, wake func()) error {
-	dirs := []string{filepath.Join(p.KubeletDir, "plugins_registry")}
+	dirs := []string{filepath.Join(p.KubeletDir, registryDir)}
 	for _, driver := range p.Drivers {
 		dirs = append(dirs, filepath.Dir(p.socket(driver)))
+	}
+	var following sync.WaitGroup
+	defer following.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if p.Registrations != nil {
+		following.Go(func() {
+			for {
+				_, next := p.Registrations.Changed()
+				select {
+				case <-ctx.Done():
+					return
+				case <-next:
+					wake()
+				}
+			}
+		})
 	}
 	return watchDirs(ctx, wake, dirs...)
 }
 
+// socket is where a driver answers that keeps to the convention.
 func (p *CSI) socket(driver string) string {
 	return filepath.Join(p.KubeletDir, "plugins", driver, "csi.sock")
 }
 
-func (p *CSI) registrationSocket(driver string) string {
-	return filepath.Join(p.KubeletDir, "plugins_registry", driver+"-reg.sock")
-}
-
 func (p *CSI) checkDriver(ctx context.Context, driver string) Result {
-	if result := p.checkIdentity(ctx, driver); result.Status != True {
+	registration, result := findRegistration(ctx, p.KubeletDir, registerapi.CSIPlugin, driver)
+	if result.Status != True {
+		// The driver comes before its registrar: say which of the two is waited for.
+		if identity := checkIdentity(ctx, p.socket(driver), driver); identity.Status != True && result.Reason != ReasonTimeout {
+			return identity
+		}
 		return result
 	}
-	return p.checkRegistration(ctx, driver)
+	if result := checkIdentity(ctx, p.endpoint(registration, driver), driver); result.Status != True {
+		return result
+	}
+	return p.checkRegistered(ctx, registration, driver)
 }
 
-func (p *CSI) checkIdentity(ctx context.Context, driver string) Result {
-	address := "unix://" + p.socket(driver)
+// endpoint is where the registration says that the driver answers; one that says nothing answers at the registration's
+// own socket. Source: kubernetes pkg/kubelet/pluginmanager/operationexecutor/operation_generator.go@v1.37.2.
+func (p *CSI) endpoint(r registration, driver string) string {
+	if r.endpoint != "" {
+		return r.endpoint
+	}
+	if _, err := os.Stat(p.socket(driver)); err == nil {
+		return p.socket(driver)
+	}
+	return r.socket
+}
+
+func checkIdentity(ctx context.Context, socket, driver string) Result {
+	address := "unix://" + socket
 	conn, err := dialGRPC(ctx, address)
 	if err != nil {
 		return dialFailure(address, err)
@@ -93,19 +162,59 @@ func (p *CSI) checkIdentity(ctx context.Context, driver string) Result {
 	return ready("")
 }
 
-func (p *CSI) checkRegistration(ctx context.Context, driver string) Result {
-	address := "unix://" + p.registrationSocket(driver)
-	conn, err := dialGRPC(ctx, address)
-	if err != nil {
-		return notReady(ReasonNotRegistered, "%s", dialFailure(address, err).Message)
+// checkRegistered asks whether the kubelet has taken the driver: once it has, not again until the registration's socket
+// or the Node is another.
+func (p *CSI) checkRegistered(ctx context.Context, r registration, driver string) Result {
+	epoch := ""
+	if p.Registrations != nil {
+		epoch, _ = p.Registrations.Changed()
 	}
-	defer func() { _ = conn.Close() }()
-	info, err := registerapi.NewRegistrationClient(conn).GetInfo(ctx, &registerapi.InfoRequest{})
-	if err != nil {
-		return grpcFailure(address, err)
+	key := epoch + "\n" + r.identity
+	p.mu.Lock()
+	answer := p.asked[driver]
+	p.mu.Unlock()
+	if answer != nil && answer.key == key && (answer.result.Status == True || time.Now().Before(answer.next)) {
+		return answer.result
 	}
-	if info.GetType() != registerapi.CSIPlugin || info.GetName() != driver {
-		return notReady(ReasonNotRegistered, "%s registers %s %q", address, info.GetType(), info.GetName())
+	next := &registrationAnswer{key: key, wait: minAskAgain}
+	if answer != nil && answer.key == key {
+		next.wait = min(2*answer.wait, maxAskAgain)
+	}
+	next.result = p.askRegistered(ctx, driver)
+	next.next = time.Now().Add(next.wait)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked == nil {
+		p.asked = map[string]*registrationAnswer{}
+	}
+	p.asked[driver] = next
+	return next.result
+}
+
+func (p *CSI) askRegistered(ctx context.Context, driver string) Result {
+	registered, err := false, ErrNoAPI
+	if p.Registrations != nil {
+		registered, err = p.Registrations.Registered(ctx, driver)
+	}
+	switch {
+	case errors.Is(err, ErrNoAPI):
+		// A kubelet that runs takes what is offered to it within a second.
+		return checkKubelet(ctx, p.KubeletDir)
+	case err != nil:
+		return notReady(ReasonNotRegistered, "the API server cannot be asked whether the kubelet has registered it: %v", err)
+	case !registered:
+		return notReady(ReasonNotRegistered, "the kubelet has not registered it: this node's CSINode does not have it")
 	}
 	return ready("")
+}
+
+// checkKubelet looks for a kubelet that listens in its folder, whatever its process is called.
+func checkKubelet(ctx context.Context, dir string) Result {
+	for _, socket := range []string{"pod-resources/kubelet.sock", "device-plugins/kubelet.sock"} {
+		if conn, err := dial(ctx, "unix://"+filepath.Join(dir, socket)); err == nil {
+			_ = conn.Close()
+			return ready("")
+		}
+	}
+	return notReady(ReasonNotRegistered, "no kubelet listens in %s, so nobody has registered it", strings.TrimSuffix(dir, "/"))
 }

@@ -2,8 +2,12 @@ package probe_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,18 +56,62 @@ func startDriver(t *testing.T, listener net.Listener, server csi.IdentityServer)
 
 type registrar struct {
 	registerapi.UnimplementedRegistrationServer
-	name string
+	name, endpoint string
+	asked          atomic.Int32
 }
 
 func (r *registrar) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
-	return &registerapi.PluginInfo{Type: registerapi.CSIPlugin, Name: r.name}, nil
+	r.asked.Add(1)
+	return &registerapi.PluginInfo{Type: registerapi.CSIPlugin, Name: r.name, Endpoint: r.endpoint}, nil
+}
+
+// csiNode is what an API server says of the kubelet's registrations.
+type csiNode struct {
+	mu      sync.Mutex
+	drivers []string
+	err     error
+	asked   int
+	epoch   string
+	changed chan struct{}
+}
+
+func newCSINode(drivers ...string) *csiNode {
+	return &csiNode{drivers: drivers, changed: make(chan struct{})}
+}
+
+func (c *csiNode) Registered(_ context.Context, driver string) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked++
+	return slices.Contains(c.drivers, driver), c.err
+}
+
+func (c *csiNode) Changed() (string, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.epoch, c.changed
+}
+
+// register is what a kubelet does.
+func (c *csiNode) register(epoch string, drivers ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drivers, c.epoch = drivers, epoch
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *csiNode) questions() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked
 }
 
 func TestCSI(t *testing.T) {
 	root := socketDir(t)
 	socket := filepath.Join(root, "plugins", driverName, "csi.sock")
 	registration := filepath.Join(root, "plugins_registry", driverName+"-reg.sock")
-	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root}
+	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: newCSINode(driverName)}
 	require.Equal(t, probe.ReasonNotFound, look(t, checker, time.Second).Reason)
 
 	stop := startDriver(t, listen(t, "unix", socket), &identity{name: "another.driver"})
@@ -83,7 +131,7 @@ func TestCSI(t *testing.T) {
 	result := look(t, checker, time.Second)
 	require.Equal(t, probe.True, result.Status, result.Message)
 
-	several := &probe.CSI{Drivers: []string{driverName, "efs.csi.aws.com"}, KubeletDir: root}
+	several := &probe.CSI{Drivers: []string{driverName, "efs.csi.aws.com"}, KubeletDir: root, Registrations: newCSINode(driverName)}
 	require.Contains(t, look(t, several, time.Second).Message, "efs.csi.aws.com")
 }
 
@@ -100,15 +148,104 @@ func TestCSIDriverThatHangsDoesNotHideTheOthers(t *testing.T) {
 
 func TestCSISocketIsSeenByAnEvent(t *testing.T) {
 	root := socketDir(t)
-	results := start(t, &probe.CSI{Drivers: []string{driverName}, KubeletDir: root}, eventsOnly)
+	kubelet := newCSINode()
+	results := start(t, &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: kubelet}, eventsOnly)
 	require.Equal(t, probe.ReasonNotFound, next(t, results).Reason)
 	serve(t, listen(t, "unix", filepath.Join(root, "plugins_registry", driverName+"-reg.sock")), func(s *grpc.Server) {
 		registerapi.RegisterRegistrationServer(s, &registrar{name: driverName})
 	})
 	startDriver(t, listen(t, "unix", filepath.Join(root, "plugins", driverName, "csi.sock")), &identity{name: driverName})
-	for {
-		if next(t, results).Status == probe.True {
-			return
-		}
+	for next(t, results).Reason != probe.ReasonNotRegistered {
+	}
+	kubelet.register("registered", driverName)
+	for next(t, results).Status != probe.True {
+	}
+}
+
+// startPlugin runs a driver and its registrar, which says where the driver answers.
+func startPlugin(t *testing.T, root, registration, socket, endpoint string) *registrar {
+	t.Helper()
+	startDriver(t, listen(t, "unix", socket), &identity{name: driverName})
+	r := &registrar{name: driverName, endpoint: endpoint}
+	serve(t, listen(t, "unix", filepath.Join(root, "plugins_registry", registration)), func(s *grpc.Server) {
+		registerapi.RegisterRegistrationServer(s, r)
+	})
+	return r
+}
+
+func TestCSIIsNotReadyBeforeTheKubeletHasRegisteredIt(t *testing.T) {
+	root := socketDir(t)
+	socket := filepath.Join(root, "plugins", driverName, "csi.sock")
+	plugin := startPlugin(t, root, driverName+"-reg.sock", socket, socket)
+	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root}
+	result := look(t, checker, time.Second)
+	require.Equal(t, probe.ReasonNotRegistered, result.Reason, "there is no kubelet, and no API server to ask")
+	require.Contains(t, result.Message, "no kubelet listens in "+root)
+
+	kubelet := newCSINode()
+	kubelet.err = errors.New("csinodes is forbidden")
+	checker.Registrations = kubelet
+	result = look(t, checker, time.Second)
+	require.Equal(t, probe.ReasonNotRegistered, result.Reason)
+	require.Contains(t, result.Message, "forbidden")
+
+	kubelet.err = nil
+	kubelet.register("1")
+	result = look(t, checker, time.Second)
+	require.Equal(t, probe.ReasonNotRegistered, result.Reason)
+	require.Contains(t, result.Message, "CSINode does not have it")
+	kubelet.register("2", driverName)
+	asked := kubelet.questions()
+	for range 5 {
+		require.Equal(t, probe.True, look(t, checker, time.Second).Status)
+	}
+	require.Equal(t, asked+1, kubelet.questions(), "a driver that is registered costs the API server nothing")
+	require.Equal(t, int32(1), plugin.asked.Load(), "a registrar takes each question for the kubelet's")
+
+	kubelet.register("a Node that has replaced the first")
+	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, time.Second).Reason)
+}
+
+func TestCSIAsksSeldomForWhatDoesNotCome(t *testing.T) {
+	root := socketDir(t)
+	socket := filepath.Join(root, "plugins", driverName, "csi.sock")
+	startPlugin(t, root, driverName+"-reg.sock", socket, socket)
+	kubelet := newCSINode()
+	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: kubelet}
+	for range 50 {
+		require.Equal(t, probe.ReasonNotRegistered, look(t, checker, time.Second).Reason)
+	}
+	require.Less(t, kubelet.questions(), 10)
+}
+
+func TestCSIWithoutAnAPIServerTheKubeletMustListen(t *testing.T) {
+	root := socketDir(t)
+	socket := filepath.Join(root, "plugins", driverName, "csi.sock")
+	startPlugin(t, root, driverName+"-reg.sock", socket, socket)
+	kubelet := newCSINode()
+	kubelet.err = probe.ErrNoAPI
+	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: kubelet}
+	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, time.Second).Reason)
+	listen(t, "unix", filepath.Join(root, "pod-resources/kubelet.sock"))
+	require.Eventually(t, func() bool { return look(t, checker, time.Second).Status == probe.True }, childTime, 10*time.Millisecond)
+}
+
+// Drivers whose sockets are named as their authors liked.
+func TestCSITheRegistrationSaysWhereTheDriverIs(t *testing.T) {
+	for name, tc := range map[string]struct{ registration, socket string }{
+		"nfs.csi.k8s.io":      {driverName + "-reg.sock", "plugins/csi-nfsplugin/csi.sock"},
+		"secrets-store":       {driverName + "-reg.sock", "plugins/csi-secrets-store/csi.sock"},
+		"not in plugins":      {driverName + "-reg.sock", "csi-plugins/x/csi.sock"},
+		"another registrar":   {"nfs-reg.sock", "plugins/x/csi.sock"},
+		"a folder of its own": {"x/reg.sock", "plugins/x/csi.sock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := socketDir(t)
+			socket := filepath.Join(root, tc.socket)
+			silent(t, listen(t, "unix", filepath.Join(root, "plugins_registry/another-reg.sock")))
+			startPlugin(t, root, tc.registration, socket, socket)
+			result := look(t, &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: newCSINode(driverName)}, time.Second)
+			require.Equal(t, probe.True, result.Status, result.Message)
+		})
 	}
 }

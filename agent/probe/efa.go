@@ -10,7 +10,7 @@ import (
 // ReasonDevicesMissing means that fewer devices work than must.
 const ReasonDevicesMissing = "DevicesMissing"
 
-// EFA is ready when enough Elastic Fabric Adapters have an active port and a device file.
+// EFA is ready when enough Elastic Fabric Adapters have, each of them, an active port and a device file.
 type EFA struct {
 	// MinDevices must work; 0 means as many as the PCI bus shows.
 	MinDevices int
@@ -32,28 +32,46 @@ func (p *EFA) Check(context.Context) Result {
 			return notReady(ReasonInvalid, "%v", err)
 		}
 		if want == 0 {
-			return notReady(ReasonNotFound, "the PCI bus shows no EFA: remove the probe, or set minDevices")
+			return notApplicable(ReasonNoDevices, "the PCI bus shows no EFA")
 		}
 	}
-	ports, err := filepath.Glob(filepath.Join(p.SysDir, "class/infiniband/*/ports/1/state"))
+	devices, err := filepath.Glob(filepath.Join(p.SysDir, "class/infiniband/*"))
 	if err != nil {
 		return notReady(ReasonInvalid, "%v", err)
 	}
-	active := 0
-	for _, port := range ports {
+	found, active, working := 0, 0, 0
+	for _, device := range devices {
+		if attribute(filepath.Join(device, "device/vendor")) != efaVendor {
+			continue // another vendor's adapter, which does not make up for ours
+		}
+		found++
 		// "4: ACTIVE"
-		if state, err := readRegular(port, 64); err == nil && strings.Contains(string(state), "ACTIVE") {
-			active++
+		if !strings.Contains(attribute(filepath.Join(device, "ports/1/state")), "ACTIVE") {
+			continue
+		}
+		active++
+		if p.hasDeviceFile(device) {
+			working++
 		}
 	}
-	verbs, err := filepath.Glob(filepath.Join(p.DevDir, "infiniband/uverbs*"))
+	if working < want {
+		return notReady(ReasonDevicesMissing, "%d of %d EFAs work: the driver has %d, of which %d have an active port", working, want, found, active)
+	}
+	return ready("%d EFAs are active", working)
+}
+
+// hasDeviceFile says whether programs can open an adapter.
+func (p *EFA) hasDeviceFile(device string) bool {
+	verbs, err := filepath.Glob(filepath.Join(device, "device/infiniband_verbs/uverbs*"))
 	if err != nil {
-		return notReady(ReasonInvalid, "%v", err)
+		return false
 	}
-	if working := min(active, len(verbs)); working < want {
-		return notReady(ReasonDevicesMissing, "%d of %d EFAs work: %d active ports, %d device files", working, want, active, len(verbs))
+	for _, verb := range verbs {
+		if _, err := os.Stat(filepath.Join(p.DevDir, "infiniband", filepath.Base(verb))); err == nil {
+			return true
+		}
 	}
-	return ready("%d EFAs are active", active)
+	return false
 }
 
 // Watch sees device files come.
@@ -69,16 +87,19 @@ func countPCI(sysDir, vendor string, match func(device, class string) bool) (int
 	}
 	count := 0
 	for _, dir := range dirs {
-		attribute := func(name string) string {
-			raw, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil {
-				return ""
-			}
-			return strings.TrimSpace(string(raw))
-		}
-		if attribute("vendor") == vendor && match(attribute("device"), attribute("class")) {
+		if attribute(filepath.Join(dir, "vendor")) == vendor &&
+			match(attribute(filepath.Join(dir, "device")), attribute(filepath.Join(dir, "class"))) {
 			count++
 		}
 	}
 	return count, nil
+}
+
+// attribute reads one value of sysfs; one that is not there is "".
+func attribute(path string) string {
+	raw, err := readRegular(path, 4096)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
 }

@@ -48,7 +48,16 @@ func (f fabric) pci(slot int, vendor, device string) {
 
 func (f fabric) port(i int, state string) {
 	f.t.Helper()
-	f.write(filepath.Join(f.SysDir, "class/infiniband", fmt.Sprintf("rdmap%ds27", i), "ports/1/state"), state)
+	f.device(fmt.Sprintf("rdmap%ds27", i), "0x1d0f", i, state)
+}
+
+// device is an adapter that its driver has, with the device file that programs open.
+func (f fabric) device(name, vendor string, verbs int, state string) {
+	f.t.Helper()
+	dir := filepath.Join(f.SysDir, "class/infiniband", name)
+	f.write(filepath.Join(dir, "ports/1/state"), state)
+	f.write(filepath.Join(dir, "device/vendor"), vendor)
+	require.NoError(f.t, os.MkdirAll(filepath.Join(dir, fmt.Sprintf("device/infiniband_verbs/uverbs%d", verbs)), 0o755))
 }
 
 func (f fabric) verbs(i int) {
@@ -64,12 +73,12 @@ func TestEFA(t *testing.T) {
 		require.Equal(t, probe.ReasonDevicesMissing, result.Reason)
 		require.Contains(t, result.Message, message)
 	}
-	missing("0 of 2 EFAs work: 0 active ports, 0 device files")
+	missing("0 of 2 EFAs work: the driver has 0, of which 0 have an active port")
 	f.port(0, "4: ACTIVE")
 	f.port(1, "1: DOWN")
 	f.verbs(0)
 	f.verbs(1)
-	missing("1 of 2 EFAs work: 1 active ports, 2 device files")
+	missing("1 of 2 EFAs work: the driver has 2, of which 1 have an active port")
 	f.port(1, "4: ACTIVE")
 	require.Equal(t, probe.True, look(t, f, time.Second).Status)
 	f.MinDevices = 3
@@ -78,15 +87,40 @@ func TestEFA(t *testing.T) {
 
 func TestEFAWhereThereIsNone(t *testing.T) {
 	f := newFabric(t, 0)
-	require.Equal(t, probe.ReasonNotFound, look(t, f, time.Second).Reason)
+	result := look(t, f, time.Second)
+	require.Equal(t, probe.NotApplicable, result.Status)
+	require.Equal(t, probe.ReasonNoDevices, result.Reason)
 	f.MinDevices = 1
 	require.Equal(t, probe.ReasonDevicesMissing, look(t, f, time.Second).Reason)
+}
+
+// A p4d has 4 EFAs, and two of Mellanox's adapters may be beside them.
+func TestEFAOtherVendorsAdaptersDoNotMakeUpForMissingOnes(t *testing.T) {
+	f := newFabric(t, 8)
+	for i := range 6 {
+		f.port(i, "4: ACTIVE")
+		f.verbs(i)
+	}
+	for i := 6; i < 8; i++ {
+		f.device(fmt.Sprintf("mlx5_%d", i), "0x15b3", i, "4: ACTIVE")
+		f.verbs(i)
+	}
+	result := look(t, f, time.Second)
+	require.Equal(t, probe.ReasonDevicesMissing, result.Reason)
+	require.Contains(t, result.Message, "6 of 8")
+	f.port(6, "4: ACTIVE")
+	f.port(7, "4: ACTIVE")
+	f.verbs(106) // of nobody
+	require.NoError(t, os.Remove(filepath.Join(f.DevDir, "infiniband/uverbs6")))
+	require.Contains(t, look(t, f, time.Second).Message, "7 of 8", "an adapter without its device file")
 }
 
 func TestEFAIsNotHeldUpByAFIFO(t *testing.T) {
 	f := newFabric(t, 1)
 	f.verbs(0)
+	f.port(0, "")
 	dir := filepath.Join(f.SysDir, "class/infiniband/rdmap0s27/ports/1")
+	require.NoError(t, os.Remove(filepath.Join(dir, "state")))
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "state"), 0o600))
 	require.Equal(t, probe.ReasonDevicesMissing, look(t, f, time.Second).Reason)

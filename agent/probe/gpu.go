@@ -43,6 +43,8 @@ type GPU struct {
 	SysDir, ValidationsDir string
 	// Units knows the fabric manager.
 	Units Units
+	// IgnoreXIDs are faults that say nothing of the device, besides those of applications.
+	IgnoreXIDs []uint64
 	// ReadCommand prints an nvml.Report, FollowCommand an nvml.Event a line until it is killed; both are run as children.
 	ReadCommand, FollowCommand []string
 
@@ -61,7 +63,7 @@ func (p *GPU) Check(ctx context.Context) Result {
 			return notReady(ReasonInvalid, "count GPUs on the PCI bus: %v", err)
 		}
 		if want == 0 {
-			return notReady(ReasonNoDevices, "the PCI bus shows no NVIDIA GPU: remove the probe from the config of such nodes")
+			return notApplicable(ReasonNoDevices, "the PCI bus shows no NVIDIA GPU")
 		}
 	}
 	if result := p.checkOperator(); result.Status != True {
@@ -95,8 +97,10 @@ func isDisplay(_, class string) bool {
 func isSwitch(_, class string) bool { return strings.HasPrefix(class, "0x0680") }
 
 // validations are the files of NVIDIA's operator that a node must have. Each is removed while its validator runs again.
-// Source: NVIDIA/gpu-operator cmd/nvidia-validator/main.go.
-var validations = []string{"driver-ready", "toolkit-ready", "cuda-ready", "plugin-ready"}
+// plugin-ready is none of them: the operator's device plugin may be off, for the cluster (devicePlugin.enabled) or for a
+// node (a label), because a DRA driver or another plugin hands the GPUs out. The kubelet is asked for that.
+// Source: NVIDIA/gpu-operator cmd/nvidia-validator/main.go, controllers/object_controls.go TransformValidatorComponent.
+var validations = []string{"driver-ready", "toolkit-ready", "cuda-ready"}
 
 // checkOperator counts only where the operator is at work. Once it was done it stays so: its validators remove their
 // files whenever they start again.

@@ -71,6 +71,7 @@ func machine(t *testing.T, gpus, switches int, library string) *probe.GPU {
 	for i := range switches {
 		add(64+i, "0x10de", "0x068000")
 	}
+	drivenBy(t, root, 1)
 	add(200, "0x8086", "0x030000")
 	add(201, "0x10de", "0x040300") // the audio function of a graphics card
 	self, err := os.Executable()
@@ -79,6 +80,14 @@ func machine(t *testing.T, gpus, switches int, library string) *probe.GPU {
 		KubeletDir: root, SysDir: filepath.Join(root, "sys"), ValidationsDir: filepath.Join(root, "validations"), Units: units{},
 		ReadCommand: []string{self, nvmlChild, "report", library}, FollowCommand: []string{self, nvmlChild, "events", library},
 	}
+}
+
+// drivenBy says how many others use the machine's driver.
+func drivenBy(t *testing.T, root string, users int) {
+	t.Helper()
+	dir := filepath.Join(root, "sys/module/nvidia")
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "holders/nvidia_uvm"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "refcnt"), fmt.Appendf(nil, "%d\n", users+1), 0o600))
 }
 
 // units are the states of systemd units by name.
@@ -152,7 +161,9 @@ func runs(t *testing.T, argument string) bool {
 
 func TestGPUWithoutDevicesOnTheBus(t *testing.T) {
 	gpu := machine(t, 0, 0, "/nonexistent")
-	require.Equal(t, probe.ReasonNoDevices, look(t, gpu, childTime).Reason)
+	result := look(t, gpu, childTime)
+	require.Equal(t, probe.ReasonNoDevices, result.Reason)
+	require.Equal(t, probe.NotApplicable, result.Status)
 	gpu.MinDevices = 1
 	require.Equal(t, probe.ReasonDriverNotInstalled, look(t, gpu, childTime).Reason)
 }
@@ -176,14 +187,14 @@ func TestGPUFabricManagerCountsWhereThereAreSwitches(t *testing.T) {
 func TestGPUOperatorsValidationsAreLatched(t *testing.T) {
 	gpu := machine(t, 2, 0, fakeLibrary(t))
 	require.NoError(t, os.MkdirAll(gpu.ValidationsDir, 0o755))
-	for _, name := range []string{"driver-ready", "toolkit-ready", "cuda-ready", "plugin-ready"} {
+	for _, name := range []string{"driver-ready", "toolkit-ready", "cuda-ready"} {
 		result := look(t, gpu, childTime)
 		require.Equal(t, probe.ReasonOperatorNotReady, result.Reason)
 		require.Contains(t, result.Message, name)
 		require.NoError(t, os.WriteFile(filepath.Join(gpu.ValidationsDir, name), nil, 0o600))
 	}
-	require.Equal(t, probe.True, look(t, gpu, childTime).Status)
-	require.NoError(t, os.Remove(filepath.Join(gpu.ValidationsDir, "plugin-ready")))
+	require.Equal(t, probe.True, look(t, gpu, childTime).Status, "plugin-ready is never there without the operator's device plugin")
+	require.NoError(t, os.Remove(filepath.Join(gpu.ValidationsDir, "cuda-ready")))
 	require.Equal(t, probe.True, look(t, gpu, childTime).Status, "the validator runs again")
 }
 
@@ -241,6 +252,49 @@ func TestGPUFaultsOfTheDeviceCountAndThoseOfApplicationsDoNot(t *testing.T) {
 			require.Contains(t, result.Message, "XID 79")
 		})
 	}
+}
+
+func TestGPUAnIgnoredFaultDoesNotCount(t *testing.T) {
+	gpu := machine(t, 2, 0, fakeLibrary(t, "XID=79"))
+	gpu.IgnoreXIDs = []uint64{79}
+	settings := eventsOnly
+	settings.Timeout = childTime
+	results := start(t, gpu, settings)
+	require.Equal(t, probe.True, next(t, results).Status)
+	require.Eventually(t, func() bool { return runs(t, gpu.FollowCommand[3]) }, childTime, 10*time.Millisecond)
+	select {
+	case result := <-results:
+		t.Fatalf("an ignored fault counts: %v", result)
+	case <-time.After(time.Second): // the library sends it after 300ms
+	}
+}
+
+// A driver that is in use cannot be unloaded, nor a GPU reset.
+func TestGPUTheDriverIsLetGoWhenAllOthersHave(t *testing.T) {
+	gpu := machine(t, 2, 0, fakeLibrary(t))
+	follows := func() bool { return runs(t, gpu.FollowCommand[3]) }
+	settings := eventsOnly
+	settings.Timeout = childTime
+	results := start(t, gpu, settings)
+	require.Equal(t, probe.True, next(t, results).Status)
+	require.Eventually(t, follows, childTime, 10*time.Millisecond, "others use the driver")
+	drivenBy(t, gpu.KubeletDir, 0)
+	require.Eventually(t, func() bool { return !follows() }, childTime, 10*time.Millisecond, "an upgrade has taken the others off the node")
+}
+
+func TestGPUADriverThatNobodyUsesIsNotHeld(t *testing.T) {
+	gpu := machine(t, 2, 0, fakeLibrary(t, "XID=79"))
+	drivenBy(t, gpu.KubeletDir, 0)
+	settings := eventsOnly
+	settings.Timeout = childTime
+	results := start(t, gpu, settings)
+	require.Equal(t, probe.True, next(t, results).Status)
+	select {
+	case result := <-results:
+		t.Fatalf("the driver's events are followed: %v", result)
+	case <-time.After(time.Second):
+	}
+	require.False(t, runs(t, gpu.FollowCommand[3]), "no child is left")
 }
 
 func FuzzAllocatableResources(f *testing.F) {

@@ -32,15 +32,18 @@ func (p *HTTP) Check(ctx context.Context) Result {
 // maxBodyBytes is what is read of an answer.
 const maxBodyBytes = 64 << 10
 
-// get sends one GET over a connection of its own, to target or, where socket is set, to that unix socket. It keeps nothing
-// open.
-func get(ctx context.Context, target, socket string) (code int, body []byte, err error) {
+// get sends one GET over a connection of its own, to target or, where socket is set, to that unix socket, with headers that
+// are "true". It keeps nothing open.
+func get(ctx context.Context, target, socket string, headers ...string) (code int, body []byte, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
 	if err != nil {
 		return 0, nil, err
 	}
 	request.Header.Set("User-Agent", "headstart-agent")
 	request.Header.Set("Accept", "*/*")
+	for _, header := range headers {
+		request.Header.Set(header, "true")
+	}
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		//nolint:gosec // as the kubelet: a probe asks whether somebody answers, and sends no secret

@@ -24,7 +24,8 @@ func (p *GPU) checkDevicePlugin(ctx context.Context) Result {
 		return grpcFailure(address, err)
 	}
 	if CountAllocatable(answer, "nvidia.com/") == 0 {
-		return notReady(ReasonDevicePluginNotReady, "the kubelet has no nvidia.com devices to hand out: the device plugin is not ready")
+		return notReady(ReasonDevicePluginNotReady, "the kubelet has no nvidia.com devices to hand out: the device plugin is not ready; "+
+			"set devicePlugin: false where a DRA driver hands them out")
 	}
 	return ready("")
 }

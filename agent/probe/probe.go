@@ -18,7 +18,13 @@ const (
 	True    Status = "True"
 	False   Status = "False"
 	Unknown Status = "Unknown"
+	// NotApplicable means that this node has nothing of what the probe looks for, as a node without a GPU. It is neither
+	// good nor bad, and no condition.
+	NotApplicable Status = "NotApplicable"
 )
+
+// Satisfied says whether nothing has to be waited for.
+func (s Status) Satisfied() bool { return s == True || s == NotApplicable }
 
 // Result is what a look found. Reason is a PascalCase constant, Message one line for a person.
 type Result struct {
@@ -65,6 +71,11 @@ func ready(format string, args ...any) Result {
 // notReady is a False result.
 func notReady(reason, format string, args ...any) Result {
 	return Result{Status: False, Reason: reason, Message: message(format, args...)}
+}
+
+// notApplicable is the result of a probe of what this node does not have.
+func notApplicable(reason, format string, args ...any) Result {
+	return Result{Status: NotApplicable, Reason: reason, Message: message(format, args...)}
 }
 
 // maxMessageBytes keeps what foreign programs say from filling the Node object.

@@ -2,6 +2,7 @@ package probe_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -25,6 +26,10 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == nvmlChild {
 		os.Exit(runNVMLChild(os.Args[2:]))
+	}
+	if len(os.Args) > 2 && os.Args[1] == unitChild {
+		fmt.Fprintln(os.Stderr, runUnitChild(os.Args[2:]))
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }

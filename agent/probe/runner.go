@@ -78,7 +78,7 @@ func (r *Runner) Run(ctx context.Context) {
 		switch {
 		case result.Status == True && r.Settings.StopWhenReady:
 			return
-		case result.Status != True:
+		case !result.Status.Satisfied():
 			delay = burst.next(r.Settings.pending())
 		}
 		woken, alive := waitOrWake(ctx, delay, wake)

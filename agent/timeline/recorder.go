@@ -96,6 +96,19 @@ func (r *Recorder) Drop(names ...Name) {
 	r.timeline.Phases = slices.DeleteFunc(r.timeline.Phases, func(p Phase) bool { return slices.Contains(names, p.Name) })
 }
 
+// Forget removes one phase: what it waited for is not there to wait for.
+func (r *Recorder) Forget(name Name, detail string) {
+	r.mu.Lock()
+	i := r.timeline.index(name, detail)
+	if i >= 0 {
+		r.timeline.Phases = slices.Delete(r.timeline.Phases, i, i+1)
+	}
+	r.mu.Unlock()
+	if i >= 0 {
+		r.signal()
+	}
+}
+
 // SetNode names the node once the API server has told its name. What was taken over of another node is dropped.
 func (r *Recorder) SetNode(node string) {
 	r.mu.Lock()

@@ -36,7 +36,7 @@ type switchOff func(ctx context.Context, container string) error
 func runHostContainer(ctx context.Context, userData string, off switchOff, log logr.Logger) error {
 	cfg, err := agent.Load(userData)
 	if err != nil {
-		return err
+		return usage(err)
 	}
 	if len(cfg.Images) > 0 {
 		pending := newPending(cfg.Images)

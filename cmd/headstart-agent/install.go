@@ -22,7 +22,7 @@ func newInstallCommand() *cobra.Command {
 			"next boot, or after 'systemctl daemon-reload && systemctl start --no-block " + systemd.UnitName + "' on the host.",
 		Example: "  headstart-agent install --host-root /host   # in a container that has the host's root there\n" +
 			"  headstart-agent install --host-root /       # while an AMI is baked",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if root == "" {
 				return usageError{errors.New("--host-root is missing: give the folder that holds the host's root, / on the host itself")}

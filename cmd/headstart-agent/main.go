@@ -37,9 +37,11 @@ func newRootCommand() *cobra.Command {
 		Short: "Gets a node ready while it boots",
 		Long: "headstart-agent runs on a node. It pre-pulls images while the node boots, probes what pods depend on (CNI, CSI,\n" +
 			"GPU), and publishes both as conditions of its own Node.",
-		Args:          cobra.NoArgs,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Args:                       subcommandOnly,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SuggestionsMinimumDistance: 2,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}

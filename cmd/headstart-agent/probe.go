@@ -27,19 +27,21 @@ var errNotReady = errors.New("not everything is ready")
 func newProbeCommand() *cobra.Command {
 	var config, nvmlMode string
 	cmd := &cobra.Command{
-		Use:   "probe cni|csi|gpu|all",
+		Use:   "probe cni|csi|gpu|efa|all|NAME",
 		Short: "Runs probes once and prints what they found as JSON",
-		Long: "probe runs the config's probes of one family, or all, once, without thresholds and delays. It exits 0 when all are\n" +
-			"ready and 1 otherwise. Without a config file it probes the CNI plugin and the GPUs with their defaults.",
+		Long: "probe runs the config's probes of one family, the one of a name, or all, once, without thresholds and delays. Without\n" +
+			"a config file it probes the CNI plugin and the GPUs with their defaults.\n\n" +
+			"Exit codes: 0 all are ready, or not applicable (a GPU probe on a node without a GPU); 1 one is not ready; 2 the command\n" +
+			"line or the config cannot be understood.",
 		Example: "  headstart-agent probe cni\n" +
 			"  headstart-agent probe all --config /etc/headstart/agent.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usageError{errors.New("write what to probe: cni, csi, gpu or all")}
+				return usageError{errors.New("write what to probe: cni, csi, gpu, efa, all or the name of a probe; see 'headstart-agent probe --help'")}
 			}
 			return nil
 		},
-		ValidArgs: []string{"cni", "csi", "gpu", "all"},
+		ValidArgs: []string{"cni", "csi", "gpu", "efa", "all"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if nvmlMode != "" {
 				return runNVML(cmd, nvmlMode)
@@ -49,11 +51,11 @@ func newProbeCommand() *cobra.Command {
 				cfg, err = agent.Default(), nil
 			}
 			if err != nil {
-				return err
+				return usage(err)
 			}
-			probes, err := agent.Probers(cfg)
+			probes, err := agent.Probers(cfg, agent.NewCSINode(cfg))
 			if err != nil {
-				return err
+				return usage(err)
 			}
 			results, err := probeOnce(cmd, probes, args[0])
 			if err != nil {
@@ -65,7 +67,7 @@ func newProbeCommand() *cobra.Command {
 				return fmt.Errorf("print results: %w", err)
 			}
 			for _, result := range results {
-				if result.Status != probe.True {
+				if !result.Status.Satisfied() {
 					return errNotReady
 				}
 			}
@@ -89,22 +91,25 @@ func runNVML(cmd *cobra.Command, mode string) error {
 	return usageError{fmt.Errorf("%s %q: write %s or %s", agent.NVMLFlag, mode, agent.NVMLReport, agent.NVMLEvents)}
 }
 
-// probeOnce runs the probes of a family, or all.
+// probeOnce runs the probes of a family, the one of a name, or all.
 func probeOnce(cmd *cobra.Command, probes []agent.Prober, family string) ([]probeResult, error) {
-	switch family {
-	case "cni", "csi", "gpu", "all":
-	default:
-		return nil, usageError{fmt.Errorf("probe %q: write cni, csi, gpu or all", family)}
-	}
 	results := []probeResult{}
 	for _, p := range probes {
-		if family != "all" && family != string(p.Type) {
+		if family != "all" && family != string(p.Type) && family != p.Name {
 			continue
 		}
 		results = append(results, probeResult{Name: p.Name, Condition: p.Condition, Result: p.Once(cmd.Context())})
 	}
-	if len(results) == 0 {
-		return nil, fmt.Errorf("the config has no probe of type %s: add one under probes", family)
+	switch {
+	case len(results) > 0 || family == "all":
+	case agent.KnownProbeType(family):
+		return nil, usageError{fmt.Errorf("the config has no probe of type %s: add one under probes", family)}
+	default:
+		names := make([]string, 0, len(probes))
+		for _, p := range probes {
+			names = append(names, p.Name)
+		}
+		return nil, usageError{fmt.Errorf("probe %q: the config has no probe of that type or name: it has %s", family, strings.Join(names, ", "))}
 	}
 	return results, nil
 }

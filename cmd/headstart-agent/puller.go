@@ -25,7 +25,7 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 		log := log.WithName("pull")
 		minBytes, minPercent, err := minFree(cfg.Pull.MinFree)
 		if err != nil {
-			return nil, err
+			return nil, usage(err)
 		}
 		// Never pull into the kubelet's image garbage collection, whatever the config allows.
 		minPercent = max(minPercent, policy.FreeFloor())
@@ -46,7 +46,7 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 			Bandwidth: cfg.Pull.Bandwidth.Bytes, MinFreeBytes: minBytes, MinFreePercent: minPercent,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("containerd: %w", err)
+			return nil, usage(fmt.Errorf("containerd: %w", err))
 		}
 		puller, err := prepull.New(prepull.Config{
 			Store: store, Images: cfg.Images, Observer: observe, Log: log, Registerer: registry,
@@ -62,10 +62,10 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 func minFree(text string) (bytes int64, percent int, err error) {
 	if share, isShare := strings.CutSuffix(text, "%"); isShare {
 		percent, err = strconv.Atoi(share)
-		if err != nil || percent < 0 || percent > 99 {
-			return 0, 0, fmt.Errorf("pull.minFree %q: want 0%% to 99%%, or a size such as 20Gi", text)
+		if err != nil || percent < 0 || percent > 100 {
+			return 0, 0, fmt.Errorf("pull.minFree %q: want 0%% to 100%%, or a size such as 20Gi", text)
 		}
-		return 1, percent, nil // one byte: a share of nothing is a wish as well, and not the default
+		return 1, min(percent, 99), nil // one byte: a share of nothing is a wish as well, and not the default
 	}
 	size, err := resource.ParseQuantity(text)
 	if err != nil || size.Sign() < 0 {

@@ -39,14 +39,15 @@ func (f *configFlags) register(cmd *cobra.Command) {
 func (f *configFlags) load() (agent.Config, error) {
 	cfg, err := agent.Load(f.config)
 	if err != nil {
-		return agent.Config{}, err
+		return agent.Config{}, usage(err)
 	}
-	return cfg.With(agent.Overrides{
+	cfg, err = cfg.With(agent.Overrides{
 		NodeName:           cmp.Or(f.nodeName, os.Getenv("NODE_NAME")),
 		Kubeconfig:         cmp.Or(f.kubeconfig, os.Getenv("KUBECONFIG")),
 		StateDir:           f.stateDir,
 		MetricsBindAddress: f.metrics,
 	})
+	return cfg, usage(err)
 }
 
 func newRunCommand() *cobra.Command {
@@ -60,10 +61,11 @@ func newRunCommand() *cobra.Command {
 		Short: "Pre-pulls, probes and publishes until it is stopped",
 		Long: "run pulls the images of the config, probes what pods depend on, and publishes both as conditions of this node's\n" +
 			"Node. It works before the API server answers, keeps what it has, and publishes when it can. In a Bottlerocket host\n" +
-			"container it pulls the images of the container's user-data and switches the container off.",
+			"container it pulls the images of the container's user-data and switches the container off.\n\n" +
+			"Exit codes: 0 it was stopped, or is done with --once; 1 it failed; 2 the command line or the config cannot be understood.",
 		Example: "  headstart-agent run --config /etc/headstart/agent.yaml\n" +
 			"  headstart-agent run --config agent.yaml --once --node-name node-1 --kubeconfig ~/.kube/config",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), logLevel)
 			if err != nil {

@@ -20,7 +20,7 @@ func newTimelineCommand() *cobra.Command {
 		Short: "Shows this node's boot, phase by phase",
 		Example: "  headstart-agent timeline\n" +
 			"  headstart-agent timeline -o html > boot.html",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := filepath.Join(stateDir, agent.TimelineFile)
 			boot, err := timeline.Load(path)
