@@ -29,7 +29,7 @@ func (m *model) policyHandler() toolscache.ResourceEventHandler {
 	}
 }
 
-// gateDemand is one GatePolicy's wish: pods with this gate want capacity of this pool.
+// gateDemand is one GatePolicy's wish: pods with this gate want capacity of this pool, or of none.
 type gateDemand struct {
 	gate string
 	pool types.NamespacedName
@@ -40,9 +40,11 @@ func (m *model) setPolicy(uid types.UID, policy *v1alpha1.GatePolicy) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	wish := gateDemand{}
-	if policy != nil && policy.Spec.WarmPool != nil {
-		ref := policy.Spec.WarmPool
-		wish = gateDemand{policy.Spec.GateName, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}}
+	if policy != nil {
+		wish.gate = policy.Spec.GateName
+		if ref := policy.Spec.WarmPool; ref != nil {
+			wish.pool = types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+		}
 	}
 	if m.policies[uid] == wish {
 		return
@@ -52,13 +54,34 @@ func (m *model) setPolicy(uid types.UID, policy *v1alpha1.GatePolicy) {
 	}
 	clear(m.gates)
 	for _, w := range m.policies {
-		if !slices.Contains(m.gates[w.gate], w.pool) {
-			m.gates[w.gate] = append(m.gates[w.gate], w.pool)
+		if pools := m.gates[w.gate]; w.pool == (types.NamespacedName{}) || slices.Contains(pools, w.pool) {
+			m.gates[w.gate] = pools // a gate of ours that brings nothing
+			continue
 		}
+		m.gates[w.gate] = append(m.gates[w.gate], w.pool)
 	}
 	for _, p := range m.pools {
 		if p.recount(m) {
 			m.changed(p.key)
 		}
 	}
+}
+
+// provokes reports whether a pod waits for capacity of this pool: our gates alone hold it, one of them asks this pool, and
+// the pool's nodes could be for it. What a queue holds starts when the queue says so.
+func (p *pool) provokes(m *model, v *podView) bool {
+	if v.node != "" || !slices.ContainsFunc(v.gates, func(gate string) bool { return slices.Contains(m.gates[gate], p.key) }) {
+		return false
+	}
+	for _, gate := range v.gates {
+		if _, ours := m.gates[gate]; !ours {
+			return false
+		}
+	}
+	for key, value := range v.nodeSelector {
+		if pools, ok := p.target.nodeSelector[key]; ok && pools != value {
+			return false
+		}
+	}
+	return true
 }

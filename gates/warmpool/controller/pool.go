@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -143,7 +142,7 @@ func (p *pool) count(m *model, now time.Time, v *podView) bool {
 		if p.asks(m, v) {
 			wants = size
 		}
-		if v.node == "" && slices.ContainsFunc(v.gates, func(gate string) bool { return slices.Contains(m.gates[gate], p.key) }) {
+		if p.provokes(m, v) {
 			waits = size
 		}
 	}
@@ -199,7 +198,7 @@ func (p *pool) recount(m *model) bool {
 			p.demand[v.uid] = size
 			p.demandSum += size
 		}
-		if v.node == "" && slices.ContainsFunc(v.gates, func(gate string) bool { return slices.Contains(m.gates[gate], p.key) }) {
+		if p.provokes(m, v) {
 			p.gated[v.uid] = size
 			p.gatedSum += size
 		}
