@@ -96,6 +96,10 @@ MODEL_TIME ?= 10m
 test-model: deps ## random sequences of events against the model of readiness rules, MODEL_TIME long (10m, for the night)
 	HEADSTART_MODEL_TIME=$(MODEL_TIME) go test -run '^TestModel$$' -count=1 -timeout 60m -v ./test/integration/readiness
 
+.PHONY: test-model-gates
+test-model-gates: deps ## random events against the rule that a gated pod is never worse off, MODEL_TIME long
+	HEADSTART_MODEL_TIME=$(MODEL_TIME) go test -run '^TestModelOfGates$$' -count=1 -timeout 60m -v ./test/integration/gates
+
 bench-probes: deps ## from fact to condition, beside pollers of 1s and 30s (root)
 	go run ./test/bench/probes -runs 200
 

@@ -16,6 +16,7 @@ const (
 	KindStorageClass          Kind = "StorageClass"
 	KindPriorityClass         Kind = "PriorityClass"
 	KindRuntimeClass          Kind = "RuntimeClass"
+	KindClusterTrustBundle    Kind = "ClusterTrustBundle"
 
 	// KindImage is an image, by its normalised reference.
 	KindImage Kind = "Image"
@@ -33,6 +34,10 @@ const (
 	KindLastGate Kind = "LastGate"
 	// KindRoom is free room on any node; it has no name.
 	KindRoom Kind = "Room"
+	// KindFleet is what is known of nodes at all.
+	KindFleet Kind = "Fleet"
+	// KindPolicy is a policy that is not what it should be.
+	KindPolicy Kind = "GatePolicy"
 )
 
 // Dependency names one thing that a pod waits for. It is comparable: a controller finds by it the pods that wait for a
@@ -49,8 +54,12 @@ type Dependency struct {
 // String names the dependency for a person: "ConfigMap shop/flags".
 func (d Dependency) String() string {
 	kind := string(d.Kind)
-	if d.Kind == KindObject {
+	switch d.Kind {
+	case KindObject:
 		kind = d.Type
+	case KindFleet:
+		return d.Name
+	default: // its own name
 	}
 	if d.Namespace == "" {
 		return fmt.Sprintf("%s %s", kind, d.Name)

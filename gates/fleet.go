@@ -3,16 +3,13 @@ package gates
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	schedulinghelper "k8s.io/component-helpers/scheduling/corev1"
 
-	"headstart.dev/internal/resources"
-	"headstart.dev/prepull"
-	"headstart.dev/readiness"
+	"headstart.dev/internal/room"
 )
 
 // ReservationTTL is how long room is held for a pod that was steered to a node and is not yet bound. The scheduler
@@ -25,68 +22,44 @@ type Fleet struct {
 	warm      map[string]map[string]*node // by image key, then node name
 	labels    map[string]map[string]*node // by label of placement Required, then node name
 	hostnames map[string]int              // how many nodes claim a hostname label
-	pods      map[types.UID]occupant
-	expiry    []reservation // in order of their end
+	// registries counts the nodes that have an image of a registry.
+	registries map[string]int
+	// better are the nodes on which something became free or warm since somebody last asked.
+	better map[*node]struct{}
+	pods   map[types.UID]occupant
+	expiry []reservation // in order of their end
+	seats  seats
 
-	// fixed moves when a node changes in a way that may change where pods could run; room when something becomes free.
-	fixed, room uint64
+	// slots are the nodes that are there, by their number; free are numbers that no node has. changes lists the numbers of
+	// nodes that changed so that pods may run elsewhere than before, from the first-th change on: what is remembered of a
+	// shape is brought up to date by those alone.
+	slots   []*node
+	free    []int
+	changes []int
+	first   int
+	// room moves when something becomes free.
+	room uint64
 }
 
-// Node is what gates need to know of a node: about one KB where the API object has thirty. It is immutable.
-type Node struct {
-	name        string
-	uid         types.UID
-	labels      map[string]string
-	taints      []corev1.Taint
-	allocatable resources.List
-	warm        []string // image keys, sorted
-	conditions  names    // types of the conditions that are True
-	published   names    // types of all conditions
-	failed      []string // names of images whose pull the agent has given up
-	inventory   bool     // an agent publishes what is warm
-}
-
-// Name names the node.
-func (n *Node) Name() string { return n.name }
-
-// UID is that of the Node object.
-func (n *Node) UID() types.UID { return n.uid }
-
-func (n *Node) hostname() string { return n.labels[corev1.LabelHostname] }
-
-// ReadNode keeps what is needed of a node; its labels are shared with the object. Strings that most nodes share are kept
-// once.
-func ReadNode(object *corev1.Node) *Node {
-	n := &Node{
-		name: object.Name, uid: object.UID, labels: object.Labels,
-		taints: schedulingTaints(object), allocatable: resources.New(object.Status.Allocatable),
-	}
-	n.readInventory(object.Annotations[readiness.AnnotationImages])
-	_, n.inventory = object.Annotations[readiness.AnnotationImages]
-	published, conditions := make([]string, 0, len(object.Status.Conditions)), make([]string, 0, len(object.Status.Conditions))
-	for i := range object.Status.Conditions {
-		c := &object.Status.Conditions[i]
-		published = append(published, string(c.Type))
-		if c.Status == corev1.ConditionTrue {
-			conditions = append(conditions, string(c.Type))
-		}
-	}
-	n.published, n.conditions = newNames(published), newNames(conditions)
-	return n
-}
-
-// node is a Node and the room that so many pods take on it; without a Node where only the pods are known yet, or still.
+// node is a Node and the pods that take room on it; without a Node where only the pods are known yet, or still.
 type node struct {
 	*Node
-	used resources.List
-	pods int
+	key  string // its name, also when it is gone
+	slot int
+	used room.Usage
+	// promised is what pods that wait count on, see seats.
+	promised room.Usage
+	waiting  map[types.UID]*Pod
 }
 
-// occupant is who takes room on a node: a bound pod, or a steered one that has a reservation.
+// occupant is who takes room on a node: a bound pod, one that the scheduler has nominated, or a steered one that has a
+// reservation.
 type occupant struct {
 	node     string
-	requests resources.List
+	takes    room.Pod
 	reserved bool
+	// nominated says that the scheduler makes room for it.
+	nominated bool
 }
 
 type reservation struct {
@@ -97,54 +70,91 @@ type reservation struct {
 // NewFleet returns a fleet without nodes.
 func NewFleet() *Fleet {
 	return &Fleet{
-		nodes: map[string]*node{}, warm: map[string]map[string]*node{}, labels: map[string]map[string]*node{}, hostnames: map[string]int{}, pods: map[types.UID]occupant{},
+		nodes: map[string]*node{}, warm: map[string]map[string]*node{}, labels: map[string]map[string]*node{}, hostnames: map[string]int{},
+		pods: map[types.UID]occupant{}, seats: newSeats(), registries: map[string]int{}, better: map[*node]struct{}{},
 	}
 }
 
 // SetNode takes a node as it is now. It returns what may have come true by the change: the dependencies whose waiting
 // pods want another look. A heartbeat returns nothing.
 func (f *Fleet) SetNode(now *Node) []Dependency {
-	next := &node{Node: now, used: resources.List{}}
-	if old := f.nodes[now.Name()]; old != nil {
-		next.used, next.pods = old.used, old.pods
-		if old.Node != nil && sameNode(old.Node, now) {
-			old.Node = now
+	n := f.at(now.Name())
+	if n.Node != nil {
+		if sameNode(n.Node, now) {
+			n.Node = now
 			return nil
 		}
-		f.unindex(old)
+		f.unindex(n)
+	} else {
+		f.seat(n)
 	}
-	f.nodes[now.Name()] = next
+	n.Node = now
 	f.hostnames[now.hostname()]++
-	file(f.warm, now.warm, next)
-	file(f.labels, now.warmLabels(), next)
-	f.fixed++
+	file(f.warm, now.warm, n)
+	file(f.labels, now.warmLabels(), n)
+	for registry := range now.registries.all() {
+		f.registries[registry]++
+	}
+	f.changed(n.slot)
+	f.unseatSome(n)
 	f.room++
-	return improved(next)
+	f.better[n] = struct{}{}
+	return improved(n)
 }
 
 // DeleteNode forgets a node. The room that its pods take is forgotten with the pods.
 func (f *Fleet) DeleteNode(name string) {
-	if old := f.nodes[name]; old != nil {
-		f.unindex(old)
-		f.nodes[name] = &node{used: old.used, pods: old.pods}
-		f.forgetEmpty(name)
-		f.fixed++
+	n := f.nodes[name]
+	if n == nil || n.Node == nil {
+		return
 	}
+	f.unindex(n)
+	n.Node = nil
+	f.slots[n.slot] = nil
+	f.free = append(f.free, n.slot)
+	f.changed(n.slot)
+	f.unseatSome(n)
+	// What is remembered of shapes may name the old one until it is brought up to date.
+	f.nodes[name] = &node{key: name, used: n.used}
+	f.forgetEmpty(name)
+}
+
+// seat gives a node a number.
+func (f *Fleet) seat(n *node) {
+	if last := len(f.free) - 1; last >= 0 {
+		n.slot, f.free = f.free[last], f.free[:last]
+		f.slots[n.slot] = n
+		return
+	}
+	n.slot = len(f.slots)
+	f.slots = append(f.slots, n)
+}
+
+// changed notes that a node may admit other pods than before. Changes that everybody has seen long ago are forgotten: who
+// has not looks at all nodes.
+func (f *Fleet) changed(slot int) {
+	if len(f.changes) >= max(1024, 4*len(f.slots)) {
+		f.first += len(f.changes)
+		f.changes = f.changes[:0]
+	}
+	f.changes = append(f.changes, slot)
 }
 
 // forgetEmpty forgets a name that neither a node nor a pod has any more: nodes come and go under new names.
 func (f *Fleet) forgetEmpty(name string) {
-	if n := f.nodes[name]; n != nil && n.Node == nil && n.pods == 0 {
+	if n := f.nodes[name]; n != nil && n.Node == nil && n.used.Empty() {
 		delete(f.nodes, name)
 	}
 }
 
 func (f *Fleet) unindex(old *node) {
-	if old.Node == nil {
-		return
-	}
 	if f.hostnames[old.hostname()]--; f.hostnames[old.hostname()] == 0 {
 		delete(f.hostnames, old.hostname())
+	}
+	for registry := range old.registries.all() {
+		if f.registries[registry]--; f.registries[registry] == 0 {
+			delete(f.registries, registry)
+		}
 	}
 	unfile(f.warm, old.warm, old.Name())
 	unfile(f.labels, old.warmLabels(), old.Name())
@@ -169,9 +179,10 @@ func unfile(index map[string]map[string]*node, keys []string, name string) {
 
 // sameNode says whether two views of a node give every pod the same answers.
 func sameNode(a, b *Node) bool {
-	return slices.Equal(a.warm, b.warm) && slices.Equal(a.failed, b.failed) && a.conditions == b.conditions &&
-		maps.Equal(a.labels, b.labels) && maps.Equal(a.allocatable, b.allocatable) &&
-		slices.EqualFunc(a.taints, b.taints, func(x, y corev1.Taint) bool {
+	return a.uid == b.uid && a.Starting == b.Starting && a.inventory == b.inventory && a.registries == b.registries &&
+		slices.Equal(a.warm, b.warm) && slices.Equal(a.failed, b.failed) && a.conditions == b.conditions &&
+		maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Allocatable, b.Allocatable) &&
+		slices.EqualFunc(a.Taints, b.Taints, func(x, y corev1.Taint) bool {
 			return x.Key == y.Key && x.Value == y.Value && x.Effect == y.Effect
 		})
 }
@@ -193,47 +204,29 @@ func improved(n *node) []Dependency {
 	return append(out, Dependency{Kind: KindRoom})
 }
 
-// schedulingTaints lists the taints that keep pods from being scheduled, cordoning included.
-func schedulingTaints(object *corev1.Node) []corev1.Taint {
-	var out []corev1.Taint
-	for _, taint := range object.Spec.Taints {
-		if taint.Effect != corev1.TaintEffectPreferNoSchedule {
-			out = append(out, taint)
-		}
+// hasRoom says whether the scheduler could place the pod there now, what it would preempt not counted.
+func (n *node) hasRoom(shape *Shape) bool { return n.slotsFor(shape, 1) > 0 }
+
+// slotsFor says how many pods of the shape it could, up to enough.
+func (n *node) slotsFor(shape *Shape, enough int) int {
+	if n.Node == nil {
+		return 0
 	}
-	if object.Spec.Unschedulable {
-		out = append(out, corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule})
-	}
-	return out
+	return n.used.Slots(&n.Node.Node, &shape.Demand, enough)
 }
 
-// readInventory reads what the node's agent publishes. A node that publishes nonsense has nothing warm.
-func (n *Node) readInventory(text string) {
-	if text == "" {
-		return
-	}
-	inv, err := prepull.DecodeInventory(text)
-	if err != nil {
-		return
-	}
-	n.warm, n.failed = warmKeys(inv), inv.Failed
+// isFree says whether the pod fits beside all that is there: the scheduler preempts nobody while such a node is left.
+func (n *node) isFree(shape *Shape) bool {
+	return n.Node != nil && n.used.Free(&n.Node.Node, &shape.Demand, 1) > 0
 }
 
-// couldRun says whether the scheduler's filters would let the pod run there if the node were empty.
-func (n *node) couldRun(shape *Shape) bool {
-	if n.Node == nil || !resources.Fit(shape.Requests, n.allocatable, nil) {
-		return false
+func (f *Fleet) at(name string) *node {
+	n := f.nodes[name]
+	if n == nil {
+		n = &node{key: name}
+		f.nodes[name] = n
 	}
-	_, untolerated := schedulinghelper.FindMatchingUntoleratedTaint(logr.Discard(), n.taints, shape.tolerations, nil, true)
-	if untolerated {
-		return false
-	}
-	shape.candidate.Name, shape.candidate.Labels = n.name, n.labels
-	match, err := shape.required.Match(&shape.candidate)
-	return err == nil && match
+	return n
 }
 
-// hasRoom says whether the pod fits in what is free there.
-func (n *node) hasRoom(shape *Shape) bool {
-	return n.Node != nil && resources.Fit(shape.Requests, n.allocatable, n.used)
-}
+func byName(a, b *node) int { return strings.Compare(a.key, b.key) }

@@ -13,6 +13,7 @@ import (
 
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/internal/resources"
+	"headstart.dev/internal/room"
 	"headstart.dev/prepull"
 	"headstart.dev/readiness"
 )
@@ -151,12 +152,12 @@ func TestReservationsEnd(t *testing.T) {
 	require.Zero(t, next)
 	require.True(t, reserve(second, start()))
 
-	require.Empty(t, fleet.Bind(second.UID, "n1", second.Requests), "a reservation that is used frees nothing")
+	require.Empty(t, fleet.Bind(second.UID, "n1", second.Takes()), "a reservation that is used frees nothing")
 	fleet.Expire(start().Add(time.Hour))
 	require.False(t, reserve(first, start()), "a bound pod stays")
 	require.NotEmpty(t, fleet.Forget(second.UID))
 	require.True(t, reserve(first, start()))
-	require.NotEmpty(t, fleet.Bind(first.UID, "elsewhere", first.Requests), "a pod that went elsewhere frees its place")
+	require.NotEmpty(t, fleet.Bind(first.UID, "elsewhere", first.Takes()), "a pod that went elsewhere frees its place")
 	require.True(t, reserve(second, start()))
 }
 
@@ -193,7 +194,7 @@ func TestNoPodIsLedToANodeThatClaimsAnothersHostname(t *testing.T) {
 
 func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	f := NewFleet()
-	requests := resources.List{corev1.ResourceCPU: 1000}
+	requests := room.Pod{Requests: resources.List{corev1.ResourceCPU: 1000}}
 	for i := range 100 {
 		name := fmt.Sprintf("n%d", i)
 		f.SetNode(ReadNode(makeNode(t, name, "4", app)))
@@ -206,7 +207,9 @@ func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	require.Empty(t, f.nodes)
 	f.Bind("early", "n1", requests)
 	f.SetNode(ReadNode(makeNode(t, "n1", "4", app)))
-	require.EqualValues(t, 1000, f.nodes["n1"].used[corev1.ResourceCPU], "the pod may be seen before its node")
+	shapes := NewShapes()
+	require.True(t, f.HasRoom(makePod(t, shapes, "three", "3").Shape))
+	require.False(t, f.HasRoom(makePod(t, shapes, "four", "4").Shape), "the pod may be seen before its node")
 }
 
 func TestRequestsOfAnySizeAddUp(t *testing.T) {
@@ -215,7 +218,7 @@ func TestRequestsOfAnySizeAddUp(t *testing.T) {
 	for i := range 100 {
 		huge := makePod(t, shapes, fmt.Sprintf("huge%d", i), "9000000000000000000")
 		require.Positive(t, huge.Requests[corev1.ResourceCPU])
-		f.Bind(huge.UID, "n1", huge.Requests) // the kubelet refuses it, the API server does not
+		f.Bind(huge.UID, "n1", huge.Takes()) // the kubelet refuses it, the API server does not
 	}
 	require.False(t, f.HasRoom(makePod(t, shapes, "p", "1").Shape))
 }
@@ -262,7 +265,7 @@ func TestEvaluate(t *testing.T) {
 			for i := range tc.nodes {
 				fleet.SetNode(ReadNode(makeNode(t, fmt.Sprintf("n%d", i), "4", app)))
 			}
-			verdict := tc.policy.Evaluate(makePod(t, NewShapes(), "p", "1"), Facts{Fleet: fleet}, start().Add(tc.after))
+			verdict := tc.policy.Evaluate(makePod(t, NewShapes(), "p", "1"), Facts{Fleet: fleet}, Clock{Now: start().Add(tc.after), Since: start()})
 			require.Equal(t, tc.want, verdict.Outcome)
 			require.Equal(t, tc.why, Describe(verdict.Unmet))
 			require.Equal(t, start().Add(time.Minute), verdict.Deadline)

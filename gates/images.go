@@ -2,6 +2,7 @@ package gates
 
 import (
 	"slices"
+	"strings"
 	"unique"
 
 	"github.com/distribution/reference"
@@ -63,6 +64,18 @@ func imageKey(image string) string {
 		return digestKey(named.Name(), prepull.DigestPrefix(digested.Digest().String()))
 	}
 	return reference.TagNameOnly(named).String()
+}
+
+// Registry is the part of an image's name that says where it comes from; empty for what is no name of an image.
+func Registry(image string) string {
+	if at := strings.LastIndex(image, "@"); at > 0 {
+		image = image[:at]
+	}
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return ""
+	}
+	return intern(reference.Domain(named))
 }
 
 func digestKey(repository, prefix string) string { return repository + "@" + prefix }

@@ -94,9 +94,9 @@ func (r *objectRequirement) dependencies(pod *Pod) []Dependency {
 
 func (r *objectRequirement) unmet(pod *Pod, facts Facts) []Unmet {
 	dependency := r.dependency(pod)
-	object, found := facts.Object(dependency)
-	if !found {
-		return []Unmet{{Dependency: dependency, Want: 1}}
+	object, is := facts.Object(dependency)
+	if !is.There {
+		return []Unmet{lacks(dependency, is)}
 	}
 	if r.program == nil {
 		return nil

@@ -2,6 +2,7 @@ package gates
 
 import (
 	"fmt"
+	"slices"
 )
 
 // Reasons for which a policy cannot be satisfied as the cluster is now, whatever pods and objects come.
@@ -36,21 +37,8 @@ func (p *Policy) Obstacle(fleet *Fleet, served func(string) bool) (o Obstacle, o
 	return o, false
 }
 
-func (f *Fleet) size() int {
-	count := 0
-	for _, n := range f.nodes {
-		if n.Node != nil {
-			count++
-		}
-	}
-	return count
-}
+func (f *Fleet) size() int { return len(f.slots) - len(f.free) }
 
 func (f *Fleet) anyNode(is func(*node) bool) bool {
-	for _, n := range f.nodes {
-		if n.Node != nil && is(n) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.slots, func(n *node) bool { return n != nil && is(n) })
 }

@@ -21,15 +21,24 @@ type Policy struct {
 	Generation int64
 	// GateName is the gate that the policy lifts.
 	GateName string
-	// Deadline is how long a pod waits at most, counted from its creation.
+	// Deadline is how long a pod waits at most, counted from its creation or from when the last gate of others went.
 	Deadline time.Duration
 	// Hold keeps the gate when the deadline has come.
 	Hold bool
 	// Placement says how pods are steered.
 	Placement v1alpha1.Placement
 
+	// Overflow says what happens where waiting for nodes cannot help.
+	Overflow v1alpha1.Overflow
+	// Provokes says that capacity comes because pods wait.
+	Provokes bool
+
 	requirements []requirement
 	gang         *v1alpha1.GangRequirement
+	// broken is why requirements could not be read; there are none then, and nothing but the deadline lifts the gate.
+	broken error
+	// leaving says that its object is gone, deleted that its pods go too.
+	leaving, deleted bool
 }
 
 // requirement is one compiled entry of spec.requires that is judged for each pod alone.
@@ -56,6 +65,7 @@ func Compile(policy *v1alpha1.GatePolicy) (*Policy, error) {
 	if p.Placement == "" {
 		p.Placement = v1alpha1.PlacementPreferred
 	}
+	p.Overflow, p.Provokes = spec.Overflow, spec.WarmPool != nil
 	for i := range spec.Requires {
 		r := &spec.Requires[i]
 		if r.Gang != nil {
@@ -92,6 +102,51 @@ func compileRequirement(r *v1alpha1.Requirement, overflow v1alpha1.Overflow) (re
 	}
 }
 
+// CompileDeadline reads of a policy that cannot be compiled what it says of time: whoever gets a policy wrong must not hold
+// pods for ever by it.
+func CompileDeadline(policy *v1alpha1.GatePolicy, broken error) *Policy {
+	timeOnly := policy.DeepCopy()
+	timeOnly.Spec.Requires, timeOnly.Spec.Placement = nil, v1alpha1.PlacementNone
+	p, err := Compile(timeOnly)
+	if err != nil {
+		p = &Policy{Name: policy.Name, UID: policy.UID, Generation: policy.Generation, GateName: policy.Spec.GateName, Deadline: DefaultDeadline}
+	}
+	p.broken = broken
+	p.requirements = []requirement{brokenRequirement{broken}}
+	return p
+}
+
+// Leaving is the policy when its object has just gone: whoever replaces a policy deletes it first, so pods go on waiting by
+// it for a moment. It has nobody pull images any more.
+func (p *Policy) Leaving() *Policy {
+	out := *p
+	out.leaving = true
+	return &out
+}
+
+// AfterDeletion is the policy once its object is gone: pods that wait by it are let go, unless it says Hold.
+func (p *Policy) AfterDeletion() *Policy {
+	out := *p
+	out.deleted = true
+	out.Generation = -1
+	return &out
+}
+
+// Broken says that the policy is not in force but for its deadline.
+func (p *Policy) Broken() bool { return p.broken != nil }
+
+// Deleted says that the policy is there no more but for the pods that wait by it.
+func (p *Policy) Deleted() bool { return p.deleted }
+
+// brokenRequirement is what a policy requires that could not be read: it never holds.
+type brokenRequirement struct{ err error }
+
+func (brokenRequirement) dependencies(*Pod) []Dependency { return nil }
+
+func (r brokenRequirement) unmet(*Pod, Facts) []Unmet {
+	return []Unmet{{Dependency: Dependency{Kind: KindPolicy}, Problem: "the policy cannot be carried out: " + r.err.Error()}}
+}
+
 // Labels says whether the policy leads pods by labels on nodes.
 func (p *Policy) Labels() bool { return p.Placement == v1alpha1.PlacementRequired }
 
@@ -117,24 +172,9 @@ func (p *Policy) Dependencies(pod *Pod) []Dependency {
 	}
 	if gang, ok := p.Gang(pod); ok {
 		out = append(out, gang, Dependency{Kind: KindRoom})
+		if source, ok := p.sizeSource(pod); ok {
+			out = append(out, source)
+		}
 	}
 	return out
-}
-
-// Gang names the gang that the pod belongs to by this policy. ok is false when the policy asks for none. A pod without
-// the label is in a gang of its own that never is complete. Policies of two gates have a gang each of the same pods: what
-// holds for one gate says nothing of the other.
-func (p *Policy) Gang(pod *Pod) (gang Dependency, ok bool) {
-	if p.gang == nil {
-		return gang, false
-	}
-	return Dependency{Kind: KindGang, Type: p.GateName, Namespace: pod.Namespace, Name: p.gang.Label + "=" + pod.Labels[p.gang.Label]}, true
-}
-
-// GangLabel is the key of the label whose value names a gang; empty when the policy asks for none.
-func (p *Policy) GangLabel() string {
-	if p.gang == nil {
-		return ""
-	}
-	return p.gang.Label
 }

@@ -14,13 +14,18 @@ const defaultPullNodes = 10
 type Pull struct {
 	// Least and Most nodes are wanted with the images warm.
 	Least, Most int
+	// Allow are the registries whose images may be fetched; none means those of which some node has an image.
+	Allow []string
 }
 
 // Pull says whether the policy has agents fetch the images that pods wait for.
 func (p *Policy) Pull() (pull Pull, ok bool) {
+	if p.leaving {
+		return Pull{}, false
+	}
 	for _, r := range p.requirements {
 		if images, is := r.(imagesRequirement); is && images.pullNodes > 0 {
-			return Pull{Least: images.minNodes, Most: images.pullNodes}, true
+			return Pull{Least: images.minNodes, Most: images.pullNodes, Allow: images.allow}, true
 		}
 	}
 	return Pull{}, false
@@ -34,7 +39,7 @@ func (f *Fleet) PullTargets(shape *Shape, pods int, pull Pull, chosen []string) 
 	nodes := 0
 	for _, n := range warm {
 		if n.hasRoom(shape) {
-			nodes, pods = nodes+1, pods-n.slots(shape, pods)
+			nodes, pods = nodes+1, pods-n.slotsFor(shape, pods)
 		}
 	}
 	if pods <= 0 && nodes >= pull.Least {
@@ -46,12 +51,12 @@ func (f *Fleet) PullTargets(shape *Shape, pods int, pull Pull, chosen []string) 
 			out = append(out, n.hostname())
 		}
 	}
-	for _, n := range f.pullable(shape, warm, chosen) {
+	for _, n := range f.pullable(shape, chosen) {
 		if len(out) >= pull.Most || (pods <= 0 && nodes >= pull.Least) {
 			break
 		}
 		out = append(out, n.hostname())
-		nodes, pods = nodes+1, pods-n.slots(shape, pods)
+		nodes, pods = nodes+1, pods-n.slotsFor(shape, pods)
 	}
 	slices.Sort(out)
 	return out
@@ -59,7 +64,7 @@ func (f *Fleet) PullTargets(shape *Shape, pods int, pull Pull, chosen []string) 
 
 // pullable lists the cold nodes with an agent and with room for the shape: those first that have not failed to pull it,
 // then those chosen before, then the emptiest.
-func (f *Fleet) pullable(shape *Shape, warm []*node, chosen []string) []*node {
+func (f *Fleet) pullable(shape *Shape, chosen []string) []*node {
 	const enough = 1 << 20 // no node holds more pods
 	type candidate struct {
 		*node
@@ -67,11 +72,12 @@ func (f *Fleet) pullable(shape *Shape, warm []*node, chosen []string) []*node {
 		slots         int
 	}
 	var found []candidate
-	for _, n := range f.nodes {
-		if n.Node == nil || !n.inventory || n.hostname() == "" || f.hostnames[n.hostname()] > 1 || slices.Contains(warm, n) || !n.couldRun(shape) {
+	m := f.look(shape)
+	for slot, n := range f.slots {
+		if n == nil || m.marks[slot]&able == 0 || m.marks[slot]&warmHere != 0 || !n.inventory || n.hostname() == "" || f.hostnames[n.hostname()] > 1 {
 			continue
 		}
-		c := candidate{node: n, fresh: 1, slots: n.slots(shape, enough)}
+		c := candidate{node: n, fresh: 1, slots: n.slotsFor(shape, enough)}
 		if c.slots == 0 {
 			continue
 		}
@@ -93,16 +99,16 @@ func (f *Fleet) pullable(shape *Shape, warm []*node, chosen []string) []*node {
 	return out
 }
 
-// slots says how many pods of the shape fit in what is free on the node, up to enough.
-func (n *node) slots(shape *Shape, enough int) int {
-	if n.Node == nil || enough <= 0 {
-		return 0
+// MayPull says whether nodes may be told to fetch an image. Where no node has any image whose registry is known there is
+// nothing to compare with, and no workload either.
+func (f *Fleet) MayPull(pull Pull, image string) bool {
+	registry := Registry(image)
+	if len(pull.Allow) == 0 {
+		return len(f.registries) == 0 || f.registries[registry] > 0
 	}
-	most := int64(enough)
-	for name, amount := range shape.Requests {
-		if amount > 0 {
-			most = min(most, (n.allocatable[name]-n.used[name])/amount)
-		}
-	}
-	return int(max(most, 0))
+	return slices.ContainsFunc(pull.Allow, func(allowed string) bool {
+		allowed = strings.TrimSuffix(allowed, "/")
+		rest, ok := strings.CutPrefix(image, allowed)
+		return registry == allowed || (ok && rest != "" && strings.ContainsRune("/:@", rune(rest[0])))
+	})
 }

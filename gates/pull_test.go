@@ -21,24 +21,24 @@ func TestPullTargets(t *testing.T) {
 		want   []string
 	}{
 		"the emptiest first, as many as the pods need": {
-			nodes: fleet{"a": "1", "b": "4", "c": "2"}, pods: 5, pull: Pull{1, 10}, want: []string{"b", "c"},
+			nodes: fleet{"a": "1", "b": "4", "c": "2"}, pods: 5, pull: Pull{Least: 1, Most: 10}, want: []string{"b", "c"},
 		},
-		"at most K":                           {nodes: fleet{"a": "1", "b": "1", "c": "1"}, pods: 3, pull: Pull{1, 2}, want: []string{"a", "b"}},
-		"at least minNodes":                   {nodes: fleet{"a": "8", "b": "8", "c": "8"}, pods: 1, pull: Pull{2, 10}, want: []string{"a", "b"}},
-		"warm nodes with room suffice":        {nodes: fleet{"a": "+4", "b": "4"}, pods: 4, pull: Pull{1, 10}},
-		"what warm nodes hold is not pulled":  {nodes: fleet{"a": "+2", "b": "4", "c": "4"}, pods: 5, pull: Pull{1, 10}, want: []string{"b"}},
-		"warm nodes count towards minNodes":   {nodes: fleet{"a": "+8", "b": "8", "c": "8"}, pods: 1, pull: Pull{2, 10}, want: []string{"b"}},
-		"two warm nodes are minNodes":         {nodes: fleet{"a": "+8", "b": "+8", "c": "8"}, pods: 1, pull: Pull{2, 10}},
-		"a full warm node is none":            {nodes: fleet{"a": "+0", "b": "2"}, pods: 1, pull: Pull{1, 10}, want: []string{"b"}},
-		"a node that is too small is none":    {nodes: fleet{"a": "0", "b": "2"}, pods: 9, pull: Pull{1, 10}, want: []string{"b"}},
-		"a node without an agent cannot pull": {nodes: fleet{"a": "-8", "b": "2"}, pods: 1, pull: Pull{1, 10}, want: []string{"b"}},
-		"one that failed comes last":          {nodes: fleet{"a": "!8", "b": "2"}, pods: 1, pull: Pull{1, 10}, want: []string{"b"}},
-		"one that failed is better than none": {nodes: fleet{"a": "!8"}, pods: 1, pull: Pull{1, 10}, want: []string{"a"}},
-		"who was chosen stays":                {nodes: fleet{"a": "8", "b": "2"}, pods: 1, pull: Pull{1, 10}, chosen: []string{"b"}, want: []string{"b"}},
+		"at most K":                           {nodes: fleet{"a": "1", "b": "1", "c": "1"}, pods: 3, pull: Pull{Least: 1, Most: 2}, want: []string{"a", "b"}},
+		"at least minNodes":                   {nodes: fleet{"a": "8", "b": "8", "c": "8"}, pods: 1, pull: Pull{Least: 2, Most: 10}, want: []string{"a", "b"}},
+		"warm nodes with room suffice":        {nodes: fleet{"a": "+4", "b": "4"}, pods: 4, pull: Pull{Least: 1, Most: 10}},
+		"what warm nodes hold is not pulled":  {nodes: fleet{"a": "+2", "b": "4", "c": "4"}, pods: 5, pull: Pull{Least: 1, Most: 10}, want: []string{"b"}},
+		"warm nodes count towards minNodes":   {nodes: fleet{"a": "+8", "b": "8", "c": "8"}, pods: 1, pull: Pull{Least: 2, Most: 10}, want: []string{"b"}},
+		"two warm nodes are minNodes":         {nodes: fleet{"a": "+8", "b": "+8", "c": "8"}, pods: 1, pull: Pull{Least: 2, Most: 10}},
+		"a full warm node is none":            {nodes: fleet{"a": "+0", "b": "2"}, pods: 1, pull: Pull{Least: 1, Most: 10}, want: []string{"b"}},
+		"a node that is too small is none":    {nodes: fleet{"a": "0", "b": "2"}, pods: 9, pull: Pull{Least: 1, Most: 10}, want: []string{"b"}},
+		"a node without an agent cannot pull": {nodes: fleet{"a": "-8", "b": "2"}, pods: 1, pull: Pull{Least: 1, Most: 10}, want: []string{"b"}},
+		"one that failed comes last":          {nodes: fleet{"a": "!8", "b": "2"}, pods: 1, pull: Pull{Least: 1, Most: 10}, want: []string{"b"}},
+		"one that failed is better than none": {nodes: fleet{"a": "!8"}, pods: 1, pull: Pull{Least: 1, Most: 10}, want: []string{"a"}},
+		"who was chosen stays":                {nodes: fleet{"a": "8", "b": "2"}, pods: 1, pull: Pull{Least: 1, Most: 10}, chosen: []string{"b"}, want: []string{"b"}},
 		"who was chosen and is warm by now stays while others pull": {
-			nodes: fleet{"a": "+1", "b": "2"}, pods: 3, pull: Pull{1, 10}, chosen: []string{"a", "b"}, want: []string{"a", "b"},
+			nodes: fleet{"a": "+1", "b": "2"}, pods: 3, pull: Pull{Least: 1, Most: 10}, chosen: []string{"a", "b"}, want: []string{"a", "b"},
 		},
-		"who was chosen and is gone does not": {nodes: fleet{"b": "2"}, pods: 1, pull: Pull{1, 10}, chosen: []string{"a"}, want: []string{"b"}},
+		"who was chosen and is gone does not": {nodes: fleet{"b": "2"}, pods: 1, pull: Pull{Least: 1, Most: 10}, chosen: []string{"a"}, want: []string{"b"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -77,11 +77,11 @@ func TestPullIsAskedForByThePolicy(t *testing.T) {
 		ok     bool
 	}{
 		"not unless it says so": {v1alpha1.ImagesRequirement{MinNodes: 1}, Pull{}, false},
-		"ten nodes by default":  {v1alpha1.ImagesRequirement{MinNodes: 1, Pull: true}, Pull{1, 10}, true},
+		"ten nodes by default":  {v1alpha1.ImagesRequirement{MinNodes: 1, Pull: true}, Pull{Least: 1, Most: 10}, true},
 		"more where more must be warm": {
-			v1alpha1.ImagesRequirement{MinNodes: 20, Pull: true}, Pull{20, 20}, true,
+			v1alpha1.ImagesRequirement{MinNodes: 20, Pull: true}, Pull{Least: 20, Most: 20}, true,
 		},
-		"as many as it says": {v1alpha1.ImagesRequirement{MinNodes: 1, Pull: true, MaxPullNodes: 3}, Pull{1, 3}, true},
+		"as many as it says": {v1alpha1.ImagesRequirement{MinNodes: 1, Pull: true, MaxPullNodes: 3}, Pull{Least: 1, Most: 3}, true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -22,13 +22,42 @@ func (r objectRef) in(namespace string) Dependency {
 	switch r.Kind {
 	case KindStorageClass, KindPriorityClass, KindRuntimeClass:
 		return Dependency{Kind: r.Kind, Name: r.Name}
+	case KindClusterTrustBundle:
+		return Dependency{Kind: KindObject, Type: TrustBundleType, Namespace: namespace, Name: r.Name}
 	default:
 		return Dependency{Kind: r.Kind, Namespace: namespace, Name: r.Name}
 	}
 }
 
+// TrustBundleType is the API of ClusterTrustBundles; where another version of it is served, that one is read.
+const TrustBundleType = "certificates.k8s.io/v1beta1/ClusterTrustBundle"
+
+// keyRef is a key of a ConfigMap or a Secret without which a container does not start.
+type keyRef struct {
+	objectRef
+	Key string
+}
+
 // collector gathers references, each once, in the order of the spec.
-type collector struct{ found []objectRef }
+type collector struct {
+	found []objectRef
+	keys  []keyRef
+}
+
+func (c *collector) key(optional *bool, kind Kind, name, key string) {
+	c.addUnless(optional, kind, name)
+	ref := keyRef{objectRef{kind, name}, key}
+	if (optional == nil || !*optional) && name != "" && key != "" && !slices.Contains(c.keys, ref) {
+		c.keys = append(c.keys, ref)
+	}
+}
+
+func (c *collector) items(optional *bool, kind Kind, name string, items []corev1.KeyToPath) {
+	c.addUnless(optional, kind, name)
+	for _, item := range items {
+		c.key(optional, kind, name, item.Key)
+	}
+}
 
 func (c *collector) add(kind Kind, name string) {
 	ref := objectRef{kind, name}
@@ -49,16 +78,36 @@ func (c *collector) secret(ref *corev1.LocalObjectReference) {
 	}
 }
 
-// referencesOf lists what a pod names and cannot start without. Objects marked optional are left out.
-func referencesOf(spec *corev1.PodSpec) []objectRef {
+// references are what a pod names and cannot start without.
+type references struct {
+	Objects []objectRef
+	// Keys are those that it needs of the objects.
+	Keys []keyRef
+	// Pull are the Secrets that it names for pulls alone. The API server copies those of the ServiceAccount into pods that
+	// name none; the kubelet does without one that does not exist.
+	// Source: kubernetes plugin/pkg/admission/serviceaccount/admission.go@v1.37.2.
+	Pull []string
+}
+
+// read reads a pod. Objects marked optional are left out.
+func (r *references) read(spec *corev1.PodSpec) {
 	var c collector
+	c.pod(spec)
+	named := slices.Clone(c.found)
+	for i := range spec.ImagePullSecrets {
+		c.secret(&spec.ImagePullSecrets[i])
+	}
+	for _, ref := range c.found[len(named):] {
+		r.Pull = append(r.Pull, ref.Name)
+	}
+	r.Objects, r.Keys = c.found, c.keys
+}
+
+func (c *collector) pod(spec *corev1.PodSpec) {
 	c.add(KindServiceAccount, spec.ServiceAccountName)
 	c.add(KindPriorityClass, spec.PriorityClassName)
 	if spec.RuntimeClassName != nil {
 		c.add(KindRuntimeClass, *spec.RuntimeClassName)
-	}
-	for i := range spec.ImagePullSecrets {
-		c.secret(&spec.ImagePullSecrets[i])
 	}
 	for i := range spec.ResourceClaims {
 		c.resourceClaim(&spec.ResourceClaims[i])
@@ -74,7 +123,6 @@ func referencesOf(spec *corev1.PodSpec) []objectRef {
 			c.volume(&spec.Volumes[i].VolumeSource)
 		}
 	}
-	return c.found
 }
 
 func (c *collector) resourceClaim(claim *corev1.PodResourceClaim) {
@@ -101,20 +149,20 @@ func (c *collector) environment(env []corev1.EnvVar, from []corev1.EnvFromSource
 			continue
 		}
 		if ref := source.ConfigMapKeyRef; ref != nil {
-			c.addUnless(ref.Optional, KindConfigMap, ref.Name)
+			c.key(ref.Optional, KindConfigMap, ref.Name, ref.Key)
 		}
 		if ref := source.SecretKeyRef; ref != nil {
-			c.addUnless(ref.Optional, KindSecret, ref.Name)
+			c.key(ref.Optional, KindSecret, ref.Name, ref.Key)
 		}
 	}
 }
 
 func (c *collector) volume(source *corev1.VolumeSource) {
 	if s := source.ConfigMap; s != nil {
-		c.addUnless(s.Optional, KindConfigMap, s.Name)
+		c.items(s.Optional, KindConfigMap, s.Name, s.Items)
 	}
 	if s := source.Secret; s != nil {
-		c.addUnless(s.Optional, KindSecret, s.SecretName)
+		c.items(s.Optional, KindSecret, s.SecretName, s.Items)
 	}
 	if s := source.PersistentVolumeClaim; s != nil {
 		c.add(KindPersistentVolumeClaim, s.ClaimName)
@@ -133,11 +181,14 @@ func (c *collector) volume(source *corev1.VolumeSource) {
 
 func (c *collector) projected(sources []corev1.VolumeProjection) {
 	for i := range sources {
+		if s := sources[i].ClusterTrustBundle; s != nil && s.Name != nil {
+			c.addUnless(s.Optional, KindClusterTrustBundle, *s.Name)
+		}
 		if s := sources[i].ConfigMap; s != nil {
-			c.addUnless(s.Optional, KindConfigMap, s.Name)
+			c.items(s.Optional, KindConfigMap, s.Name, s.Items)
 		}
 		if s := sources[i].Secret; s != nil {
-			c.addUnless(s.Optional, KindSecret, s.Name)
+			c.items(s.Optional, KindSecret, s.Name, s.Items)
 		}
 	}
 }

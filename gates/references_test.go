@@ -66,6 +66,13 @@ func TestReferencesOf(t *testing.T) {
 			}}}),
 			want: []objectRef{{KindConfigMap, "flags"}, {KindSecret, "token"}},
 		},
+		"a ClusterTrustBundle by name": {
+			spec: volume(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+				{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: &name}},
+				{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: &name, Optional: &yes}},
+			}}}),
+			want: []objectRef{{KindClusterTrustBundle, name}},
+		},
 		"a claim": {
 			spec: volume(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "disk"}}),
 			want: []objectRef{{KindPersistentVolumeClaim, "disk"}},
@@ -92,7 +99,11 @@ func TestReferencesOf(t *testing.T) {
 		},
 	}
 	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, referencesOf(&tc.spec)) })
+		t.Run(name, func(t *testing.T) {
+			var found references
+			found.read(&tc.spec)
+			require.Equal(t, tc.want, found.Objects)
+		})
 	}
 }
 
@@ -100,4 +111,71 @@ func TestDependencyOfAReferenceIsInThePodsNamespaceUnlessItHasNone(t *testing.T)
 	require.Equal(t, Dependency{Kind: KindSecret, Namespace: "shop", Name: "token"}, objectRef{KindSecret, "token"}.in("shop"))
 	require.Equal(t, Dependency{Kind: KindRuntimeClass, Name: "gvisor"}, objectRef{KindRuntimeClass, "gvisor"}.in("shop"))
 	require.Equal(t, "Secret shop/token", Dependency{Kind: KindSecret, Namespace: "shop", Name: "token"}.String())
+}
+
+func TestWhatIsMissing(t *testing.T) {
+	yes := true
+	key := func(name, key string, optional *bool) corev1.EnvVar {
+		return corev1.EnvVar{Name: "X", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+			LocalObjectReference: local(name), Key: key, Optional: optional,
+		}}}
+	}
+	cases := map[string]struct {
+		pod   func(*corev1.PodSpec)
+		facts map[string]Existence // by the dependency's text
+		want  string
+	}{
+		"a key that is not there": {
+			pod:   func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{key("token", "b", nil)} },
+			facts: map[string]Existence{"Secret shop/token": {There: true, Names: []string{"a"}, NamesKnown: true}},
+			want:  "Secret shop/token: it has no key b",
+		},
+		"a key that is optional": {
+			pod:   func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{key("token", "b", &yes)} },
+			facts: map[string]Existence{"Secret shop/token": {There: true, Names: []string{"a"}, NamesKnown: true}},
+		},
+		"keys that nobody knows": {
+			pod:   func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{key("token", "b", nil)} },
+			facts: map[string]Existence{"Secret shop/token": {There: true}},
+		},
+		"a key of a volume's items": {
+			pod: func(s *corev1.PodSpec) {
+				s.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+					LocalObjectReference: local("flags"), Items: []corev1.KeyToPath{{Key: "a"}, {Key: "b"}},
+				}}}}
+			},
+			facts: map[string]Existence{"ConfigMap shop/flags": {There: true, Names: []string{"a"}, NamesKnown: true}},
+			want:  "ConfigMap shop/flags: it has no key b",
+		},
+		"a pull secret that came from the ServiceAccount": {
+			pod: func(s *corev1.PodSpec) {
+				s.ServiceAccountName, s.ImagePullSecrets = "robot", []corev1.LocalObjectReference{local("registry")}
+			},
+			facts: map[string]Existence{"ServiceAccount shop/robot": {There: true, Names: []string{"registry"}}},
+		},
+		"a pull secret of the pod's own": {
+			pod: func(s *corev1.PodSpec) {
+				s.ServiceAccountName, s.ImagePullSecrets = "robot", []corev1.LocalObjectReference{local("registry")}
+			},
+			facts: map[string]Existence{"ServiceAccount shop/robot": {There: true}},
+			want:  "Secret shop/registry does not exist",
+		},
+		"a ServiceAccount of which nobody knows yet": {
+			pod:   func(s *corev1.PodSpec) { s.ServiceAccountName = "robot" },
+			facts: map[string]Existence{"ServiceAccount shop/robot": {Unknown: true}},
+			want:  "ServiceAccount shop/robot has not been looked for yet",
+		},
+		"Secrets that the controller may not list": {
+			pod:   func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{key("token", "b", nil)} },
+			facts: map[string]Existence{"Secret shop/token": {Unknown: true, Problem: "forbidden"}},
+			want:  "Secret shop/token cannot be read: forbidden",
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := makePod(t, NewShapes(), "p", "1", func(p *corev1.Pod) { tc.pod(&p.Spec) })
+			unmet := referencesRequirement{}.unmet(pod, Facts{Exists: func(d Dependency) Existence { return tc.facts[d.String()] }})
+			require.Equal(t, tc.want, Describe(unmet))
+		})
+	}
 }

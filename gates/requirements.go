@@ -1,13 +1,18 @@
 package gates
 
-import "headstart.dev/gates/v1alpha1"
+import (
+	"fmt"
+	"slices"
+
+	"headstart.dev/gates/v1alpha1"
+)
 
 // referencesRequirement: everything that the pod names exists.
 type referencesRequirement struct{}
 
 func (referencesRequirement) dependencies(pod *Pod) []Dependency {
-	out := make([]Dependency, 0, len(pod.references))
-	for _, ref := range pod.references {
+	out := make([]Dependency, 0, len(pod.references.Objects))
+	for _, ref := range pod.references.Objects {
 		out = append(out, ref.in(pod.Namespace))
 	}
 	return out
@@ -15,12 +20,45 @@ func (referencesRequirement) dependencies(pod *Pod) []Dependency {
 
 func (referencesRequirement) unmet(pod *Pod, facts Facts) []Unmet {
 	var out []Unmet
-	for _, ref := range pod.references {
-		if dependency := ref.in(pod.Namespace); !facts.Exists(dependency) {
-			out = append(out, Unmet{Dependency: dependency, Want: 1})
+	for _, ref := range pod.references.Objects {
+		dependency := ref.in(pod.Namespace)
+		is := existence(dependency, facts)
+		if !is.There && ref.Kind == KindSecret && slices.Contains(pod.references.Pull, ref.Name) {
+			is = pullSecret(pod, ref.Name, is, facts)
+		}
+		if !is.There {
+			out = append(out, lacks(dependency, is))
+			continue
+		}
+		for _, key := range pod.references.Keys {
+			if key.objectRef == ref && is.NamesKnown && !slices.Contains(is.Names, key.Key) {
+				out = append(out, Unmet{Dependency: dependency, Have: 1, Want: 1, Problem: fmt.Sprintf("it has no key %s", key.Key)})
+			}
 		}
 	}
 	return out
+}
+
+func existence(d Dependency, facts Facts) Existence {
+	if d.Kind == KindObject {
+		_, is := facts.Object(d)
+		return is
+	}
+	return facts.Exists(d)
+}
+
+// pullSecret judges a missing Secret that is for pulls alone: one that came from the ServiceAccount is not waited for.
+func pullSecret(pod *Pod, name string, missing Existence, facts Facts) Existence {
+	for _, ref := range pod.references.Objects {
+		if ref.Kind != KindServiceAccount {
+			continue
+		}
+		account := facts.Exists(ref.in(pod.Namespace))
+		if account.Unknown || slices.Contains(account.Names, name) {
+			return account
+		}
+	}
+	return missing
 }
 
 // imagesRequirement: all images of the pod are warm on enough nodes where it could run now.
@@ -30,10 +68,12 @@ type imagesRequirement struct {
 	overflow bool
 	// pullNodes is on how many nodes agents fetch the images at most; 0 where none is asked to.
 	pullNodes int
+	// allow are the registries whose images agents may be asked for.
+	allow []string
 }
 
 func newImagesRequirement(r *v1alpha1.ImagesRequirement, overflow v1alpha1.Overflow) imagesRequirement {
-	out := imagesRequirement{minNodes: max(int(r.MinNodes), 1), overflow: overflow == v1alpha1.OverflowRelease}
+	out := imagesRequirement{minNodes: max(int(r.MinNodes), 1), overflow: overflow == v1alpha1.OverflowRelease, allow: r.Allow}
 	switch {
 	case !r.Pull:
 	case r.MaxPullNodes > 0:
@@ -111,7 +151,10 @@ func (r serviceRequirement) dependencies(pod *Pod) []Dependency {
 
 func (r serviceRequirement) unmet(pod *Pod, facts Facts) []Unmet {
 	dependency := r.dependency(pod)
-	have := facts.ReadyEndpoints(dependency)
+	have, is := facts.ReadyEndpoints(dependency)
+	if is.Unknown {
+		return []Unmet{lacks(dependency, is)}
+	}
 	if have >= r.min {
 		return nil
 	}

@@ -1,79 +1,14 @@
 package gates
 
 import (
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"headstart.dev/internal/resources"
+	"headstart.dev/internal/room"
 )
-
-// memo remembers for a shape what a look at all nodes found, so that ten thousand pods of one shape cost one look.
-type memo struct {
-	fleet *Fleet
-	fixed uint64
-	// warm are the nodes where all images of the shape are warm and the pod could run.
-	warm []*node
-	// next is where the search for room goes on: pods are spread over the warm nodes.
-	next int
-	// conditions counts, by condition, the nodes that have it and where the pod could run.
-	conditions map[string]int
-	// full is the room count at which no warm node had room; -1 when that has not been seen.
-	full int64
-}
-
-// warmNodes lists the nodes where every image of the shape is warm and the pod could run, by name.
-func (f *Fleet) warmNodes(shape *Shape) []*node {
-	m := &shape.memo
-	if m.fleet == f && m.fixed == f.fixed {
-		return m.warm
-	}
-	*m = memo{fleet: f, fixed: f.fixed, full: -1}
-	if len(shape.Images) == 0 {
-		return nil
-	}
-	rarest := shape.Images[0]
-	for _, image := range shape.Images {
-		if len(f.warm[image]) < len(f.warm[rarest]) {
-			rarest = image
-		}
-	}
-	for name, n := range f.warm[rarest] {
-		everything := !slices.ContainsFunc(shape.Images, func(image string) bool { return f.warm[image][name] == nil })
-		if everything && n.couldRun(shape) {
-			m.warm = append(m.warm, n)
-		}
-	}
-	byName(m.warm)
-	return m.warm
-}
-
-func byName(nodes []*node) {
-	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Name(), b.Name()) })
-}
-
-// withCondition counts the nodes that have a condition and where the pod could run.
-func (f *Fleet) withCondition(shape *Shape, condition string) int {
-	f.warmNodes(shape) // makes the memo one of now
-	if count, ok := shape.memo.conditions[condition]; ok {
-		return count
-	}
-	count := 0
-	for _, n := range f.nodes {
-		if n.Node != nil && n.conditions.has(condition) && n.couldRun(shape) {
-			count++
-		}
-	}
-	if shape.memo.conditions == nil {
-		shape.memo.conditions = map[string]int{}
-	}
-	shape.memo.conditions[condition] = count
-	return count
-}
 
 // holds says whether room is held for the pod on a node that is there.
 func (f *Fleet) holds(pod *Pod) bool {
@@ -83,20 +18,20 @@ func (f *Fleet) holds(pod *Pod) bool {
 
 // withRoom counts warm nodes that have room for the pod, up to enough.
 func (f *Fleet) withRoom(shape *Shape, enough int) int {
-	warm := f.warmNodes(shape)
-	if shape.memo.full == int64(f.room) {
+	m := f.look(shape)
+	if m.full == int64(f.room) {
 		return 0
 	}
 	count := 0
-	for i := range warm {
-		if warm[(shape.memo.next+i)%len(warm)].hasRoom(shape) {
+	for i := range m.warm {
+		if m.warm[(m.next+i)%len(m.warm)].hasRoom(shape) {
 			if count++; count >= enough {
 				return count
 			}
 		}
 	}
 	if count == 0 {
-		shape.memo.full = int64(f.room)
+		m.full = int64(f.room)
 	}
 	return count
 }
@@ -115,23 +50,34 @@ func (f *Fleet) reserve(pod *Pod, now time.Time, allowed func(*node) bool) (term
 		}
 		f.Forget(pod.UID)
 	}
-	warm := f.warmNodes(pod.Shape)
-	m := &pod.memo
+	m := f.look(pod.Shape)
 	if m.full == int64(f.room) {
 		return term, false
 	}
-	for i := range warm {
-		at := (m.next + i) % len(warm)
-		n := warm[at]
-		// Two nodes with one hostname: one of them wants to attract what is meant for the other.
-		if !n.hasRoom(pod.Shape) || f.hostnames[n.hostname()] > 1 || !allowed(n) {
-			continue
-		}
-		m.next = (at + 1) % len(warm)
-		f.hold(pod.UID, n.Name(), pod.Requests, now)
-		return f.preference(n), true
+	// The scheduler preempts nobody while a node is left where nobody need go.
+	at := f.chooseWarm(pod.Shape, func(n *node) bool { return n.isFree(pod.Shape) && allowed(n) })
+	if at < 0 {
+		at = f.chooseWarm(pod.Shape, func(n *node) bool { return n.hasRoom(pod.Shape) && allowed(n) })
 	}
-	return term, false
+	if at < 0 {
+		return term, false
+	}
+	m.next = (at + 1) % len(m.warm)
+	f.hold(pod, m.warm[at].Name(), now)
+	return f.preference(m.warm[at]), true
+}
+
+// chooseWarm finds the next warm node that will do, -1 if there is none. Two nodes with one hostname: one of them wants to
+// attract what is meant for the other.
+func (f *Fleet) chooseWarm(shape *Shape, will func(*node) bool) int {
+	m := &shape.memo
+	for i := range m.warm {
+		at := (m.next + i) % len(m.warm)
+		if n := m.warm[at]; f.hostnames[n.hostname()] <= 1 && will(n) {
+			return at
+		}
+	}
+	return -1
 }
 
 // Adopt holds the room of a pod that was steered to a node by an earlier run of the controller and is not bound yet.
@@ -150,16 +96,48 @@ func (f *Fleet) Adopt(pod *Pod, now time.Time) {
 		}
 		for _, n := range f.warmNodes(pod.Shape) {
 			if n.hostname() == want.Values[0] {
-				f.hold(pod.UID, n.Name(), pod.Requests, now)
+				f.hold(pod, n.Name(), now)
 				return
 			}
 		}
 	}
 }
 
-func (f *Fleet) hold(pod types.UID, name string, requests resources.List, now time.Time) {
-	f.occupy(pod, occupant{node: name, requests: requests, reserved: true})
-	f.expiry = append(f.expiry, reservation{pod: pod, end: now.Add(ReservationTTL)})
+func (f *Fleet) hold(pod *Pod, name string, now time.Time) {
+	f.Leave(pod.UID)
+	f.occupy(pod.UID, occupant{node: name, takes: pod.Takes(), reserved: true})
+	f.expiry = append(f.expiry, reservation{pod: pod.UID, end: now.Add(ReservationTTL)})
+}
+
+// Nominate takes note that the scheduler makes room for the pod on a node: that room is the pod's, for all that do not
+// outrank it.
+func (f *Fleet) Nominate(pod *Pod) []Dependency {
+	if pod.Nominated == "" {
+		return nil
+	}
+	freed := f.Bind(pod.UID, pod.Nominated, pod.Takes())
+	held := f.pods[pod.UID]
+	held.nominated = true
+	f.pods[pod.UID] = held
+	return freed
+}
+
+// Withdraw takes note that the scheduler no longer makes room for a pod.
+func (f *Fleet) Withdraw(pod types.UID) []Dependency {
+	if f.pods[pod].nominated {
+		return f.Forget(pod)
+	}
+	return nil
+}
+
+// Unseen takes note that a pod that was nominated is not among the unscheduled any more: it is bound, which another watch
+// says in a moment, or gone. Until that is known its room is held as one that is steered has it.
+func (f *Fleet) Unseen(pod types.UID, now time.Time) {
+	if held := f.pods[pod]; held.nominated {
+		held.nominated, held.reserved = false, true
+		f.pods[pod] = held
+		f.expiry = append(f.expiry, reservation{pod: pod, end: now.Add(ReservationTTL)})
+	}
 }
 
 // steeringWeight is the highest that the API allows. The scheduler's NodeAffinity score then outweighs its ImageLocality
@@ -184,14 +162,16 @@ const metaNameField = "metadata.name"
 
 // Bind takes note of a bound pod and ends its reservation. It returns what may have come true: room on a node that was
 // held for the pod and is not needed.
-func (f *Fleet) Bind(pod types.UID, nodeName string, requests resources.List) []Dependency {
+func (f *Fleet) Bind(pod types.UID, nodeName string, takes room.Pod) []Dependency {
 	held, known := f.pods[pod]
-	if known && !held.reserved && held.node == nodeName && maps.Equal(held.requests, requests) {
+	same := known && held.node == nodeName && held.takes.Equal(takes)
+	if same && !held.reserved {
 		return nil
 	}
 	freed := f.Forget(pod)
-	f.occupy(pod, occupant{node: nodeName, requests: requests})
-	if known && held.node == nodeName && maps.Equal(held.requests, requests) {
+	f.Leave(pod)
+	f.occupy(pod, occupant{node: nodeName, takes: takes})
+	if same {
 		return nil
 	}
 	return freed
@@ -205,10 +185,10 @@ func (f *Fleet) Forget(pod types.UID) []Dependency {
 	}
 	delete(f.pods, pod)
 	n := f.at(held.node)
-	n.used.Add(held.requests, -1)
-	n.pods--
+	n.used.Remove(held.takes)
 	f.forgetEmpty(held.node)
 	f.room++
+	f.better[n] = struct{}{}
 	return improved(n)
 }
 
@@ -243,18 +223,24 @@ func (f *Fleet) Expire(now time.Time) (freed []Dependency, next time.Time) {
 func (f *Fleet) occupy(pod types.UID, o occupant) {
 	f.pods[pod] = o
 	n := f.at(o.node)
-	n.used.Add(o.requests, 1)
-	n.pods++
+	n.used.Add(o.takes)
+	f.unseatSome(n)
 }
 
-func (f *Fleet) at(name string) *node {
-	n := f.nodes[name]
-	if n == nil {
-		n = &node{used: resources.List{}}
-		f.nodes[name] = n
+// Improved says whether one of the nodes on which something became free or warm since Settled has all images of the shape
+// warm and room for one more such pod. Who waits and found no room before need not look at all nodes again.
+func (f *Fleet) Improved(shape *Shape) bool {
+	m := f.look(shape)
+	for n := range f.better {
+		if n.Node != nil && m.marks[n.slot]&warmHere != 0 && n.hasRoom(shape) {
+			return true
+		}
 	}
-	return n
+	return false
 }
+
+// Settled says that everybody has asked.
+func (f *Fleet) Settled() { clear(f.better) }
 
 // HasRoom says whether some node has all images of the shape warm and room for one more such pod.
 func (f *Fleet) HasRoom(shape *Shape) bool { return f.withRoom(shape, 1) > 0 }
@@ -267,4 +253,26 @@ func SteeredTo(term corev1.PreferredSchedulingTerm) string {
 		}
 	}
 	return ""
+}
+
+// preferredNodes is how many nodes one preference names at most: the pod has to be written and read with them.
+const preferredNodes = 32
+
+// PreferWarm leads to the warm nodes that have room for the pod, without holding any. ok is false when there is none.
+func (f *Fleet) PreferWarm(shape *Shape) (term corev1.PreferredSchedulingTerm, ok bool) {
+	var hosts []string
+	for _, n := range f.warmNodes(shape) {
+		if host := n.hostname(); host != "" && f.hostnames[host] == 1 && n.hasRoom(shape) {
+			hosts = append(hosts, host)
+		}
+		if len(hosts) == preferredNodes {
+			break
+		}
+	}
+	if len(hosts) == 0 {
+		return term, false
+	}
+	return corev1.PreferredSchedulingTerm{Weight: steeringWeight, Preference: corev1.NodeSelectorTerm{
+		MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: hosts}},
+	}}, true
 }

@@ -75,7 +75,7 @@ func withoutSteering(affinity *corev1.NodeAffinity, label string) (*corev1.NodeA
 	return &out, true
 }
 
-func (n *node) labelled(label string) bool { return n.Node != nil && n.labels[label] == "true" }
+func (n *node) labelled(label string) bool { return n.Node != nil && n.Labels[label] == "true" }
 
 // ReserveLabelled is Reserve among the warm nodes that have the pod's WarmLabel.
 func (f *Fleet) ReserveLabelled(pod *Pod, now time.Time) (term corev1.PreferredSchedulingTerm, ok bool) {
@@ -91,27 +91,22 @@ func (f *Fleet) labelledRoom(shape *Shape) bool {
 	})
 }
 
-// LabelTargets lists the nodes that should have the shape's WarmLabel: warm ones with room for as many pods, those that
-// have it first. A node that has the label and is warm keeps it.
-func (f *Fleet) LabelTargets(shape *Shape, pods int) []*Node {
-	label := shape.WarmLabel()
+// LabelTargets lists the nodes that should have the shape's WarmLabel: every one that is warm and where the pod could run.
+// What pods do to each other there, and who has to go, the scheduler knows.
+func (f *Fleet) LabelTargets(shape *Shape) []*Node {
 	var out []*Node
 	for _, n := range f.warmNodes(shape) {
-		if n.labelled(label) {
+		if f.hostnames[n.hostname()] <= 1 {
 			out = append(out, n.Node)
-			pods -= n.slots(shape, pods)
-		}
-	}
-	for _, n := range f.warmNodes(shape) {
-		if pods <= 0 {
-			break
-		}
-		if slots := n.slots(shape, pods); slots > 0 && !n.labelled(label) && f.hostnames[n.hostname()] <= 1 {
-			out = append(out, n.Node)
-			pods -= slots
 		}
 	}
 	return out
+}
+
+// unlabelled says whether a warm node lacks the label still.
+func (f *Fleet) unlabelled(shape *Shape) bool {
+	label := shape.WarmLabel()
+	return slices.ContainsFunc(f.LabelTargets(shape), func(n *Node) bool { return n.Labels[label] != "true" })
 }
 
 // Labelled lists the nodes that have a label of placement Required, by label.
@@ -128,7 +123,7 @@ func (f *Fleet) Labelled() map[string][]*Node {
 // warmLabels lists the labels of placement Required that a node has.
 func (n *Node) warmLabels() []string {
 	var out []string
-	for key := range n.labels {
+	for key := range n.Labels {
 		if strings.HasPrefix(key, WarmLabelPrefix) {
 			out = append(out, key)
 		}
@@ -146,9 +141,12 @@ func (steeringRequirement) dependencies(pod *Pod) []Dependency {
 	return []Dependency{{Kind: KindWarmLabel, Name: pod.WarmLabel()}}
 }
 
-// unmet waits for the label only where there is room to be labelled: full warm nodes are the matter of overflow.
+// unmet waits for the label only where there is room to be labelled: full warm nodes are the matter of overflow. Pods that
+// the scheduler has to keep apart wait until all warm nodes have it: between those with the label it spreads them.
 func (steeringRequirement) unmet(pod *Pod, facts Facts) []Unmet {
-	if len(pod.Images) == 0 || facts.Fleet.holds(pod) || facts.Fleet.withRoom(pod.Shape, 1) == 0 || facts.Fleet.labelledRoom(pod.Shape) {
+	fleet := facts.Fleet
+	if len(pod.Images) == 0 || fleet.holds(pod) || fleet.withRoom(pod.Shape, 1) == 0 ||
+		(fleet.labelledRoom(pod.Shape) && (!pod.Apart || !fleet.unlabelled(pod.Shape))) {
 		return nil
 	}
 	return []Unmet{{Dependency: Dependency{Kind: KindWarmLabel, Name: pod.WarmLabel()}, Want: 1}}

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"headstart.dev/gates"
@@ -24,23 +27,37 @@ var dependencyResources = map[gates.Kind]schema.GroupVersionResource{
 	gates.KindRuntimeClass:          {Group: "node.k8s.io", Version: "v1", Resource: "runtimeclasses"},
 }
 
-// exists asks the API server. What may not be asked is taken for there, and said: a wrong "missing" would send somebody
-// after the wrong thing.
-func (c *cluster) exists(ctx context.Context, warn func(string)) func(gates.Dependency) bool {
-	return func(d gates.Dependency) bool {
+// exists asks the API server.
+func (c *cluster) exists(ctx context.Context) func(gates.Dependency) gates.Existence {
+	return func(d gates.Dependency) gates.Existence {
 		resource, known := dependencyResources[d.Kind]
 		if !known {
-			warn(fmt.Sprintf("cannot look for %s: this version does not know the kind", d))
-			return true
+			return gates.Existence{Unknown: true, Problem: "this version does not know the kind"}
 		}
 		object, err := c.dynamic.Resource(resource).Namespace(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):
-			return false
+			return gates.There(false)
 		case err != nil:
-			warn(fmt.Sprintf("cannot look for %s: %v", d, err))
-			return true
+			return gates.Existence{Unknown: true, Problem: err.Error()}
 		}
-		return object.GetDeletionTimestamp() == nil
+		out := gates.There(object.GetDeletionTimestamp() == nil)
+		switch d.Kind {
+		case gates.KindConfigMap, gates.KindSecret:
+			out.NamesKnown = true
+			for _, field := range []string{"data", "binaryData"} {
+				content, _, _ := unstructured.NestedMap(object.Object, field)
+				out.Names = append(out.Names, slices.Collect(maps.Keys(content))...)
+			}
+		case gates.KindServiceAccount:
+			secrets, _, _ := unstructured.NestedSlice(object.Object, "imagePullSecrets")
+			for _, secret := range secrets {
+				if ref, ok := secret.(map[string]any); ok {
+					out.Names = append(out.Names, fmt.Sprint(ref["name"]))
+				}
+			}
+		default: // its existence is all
+		}
+		return out
 	}
 }

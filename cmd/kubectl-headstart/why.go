@@ -12,7 +12,7 @@ import (
 
 	"headstart.dev/gates"
 	gatescontroller "headstart.dev/gates/controller"
-	"headstart.dev/internal/resources"
+	"headstart.dev/internal/room"
 	prepullv1alpha1 "headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness/inspect"
 )
@@ -90,7 +90,7 @@ func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 		return err
 	}
 	live := gatescontroller.Live{Typed: c.core, Dynamic: c.dynamic, Warn: warner(cmd)}
-	facts := live.Complete(ctx, gates.Facts{Fleet: fleet, Exists: c.exists(ctx, warner(cmd))})
+	facts := live.Complete(ctx, gates.Facts{Fleet: fleet, Exists: c.exists(ctx)})
 	report, err := inspect.Pod(pod, policies, facts, inspect.Nodes(nodes, rules, now), now)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (c *cluster) fleet(ctx context.Context, nodes []corev1.Node) (*gates.Fleet,
 		}
 		for i := range pods.Items {
 			pod := &pods.Items[i]
-			fleet.Bind(pod.UID, pod.Spec.NodeName, resources.Requests(pod))
+			fleet.Bind(pod.UID, pod.Spec.NodeName, room.Takes(pod))
 		}
 		if options.Continue = pods.Continue; options.Continue == "" {
 			return fleet, nil

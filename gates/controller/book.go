@@ -3,13 +3,14 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -36,8 +37,15 @@ type book struct {
 
 	mu       sync.Mutex
 	policies map[types.UID]*v1alpha1.GatePolicy
-	judged   map[types.UID]judgement
-	totals   map[types.UID]*total
+	judged   map[types.UID]gates.Judgement
+	// good are the last specs that could be carried out; deleted are policies whose pods have not been let go yet, by gate.
+	good    map[types.UID]*gates.Policy
+	deleted map[string]*deletedPolicy
+	totals  map[types.UID]*total
+	// refusedLifts says of a policy why the API server refused to lift its gate the last time.
+	refusedLifts map[types.UID]string
+	// refusedPulls says of a policy why an image is not pulled.
+	refusedPulls map[types.UID]string
 }
 
 // total counts lifts since the policy was made.
@@ -52,7 +60,8 @@ func newBook(c client.Client, list *waitlist, e *events, m *gateMetrics, log log
 	e.stillWaiting = list.stillWaiting
 	return &book{
 		client: c, waitlist: list, events: e, metrics: m, log: log, dirty: newBell(), opened: make(chan struct{}),
-		policies: map[types.UID]*v1alpha1.GatePolicy{}, judged: map[types.UID]judgement{}, totals: map[types.UID]*total{},
+		policies: map[types.UID]*v1alpha1.GatePolicy{}, judged: map[types.UID]gates.Judgement{}, totals: map[types.UID]*total{},
+		good: map[types.UID]*gates.Policy{}, deleted: map[string]*deletedPolicy{}, refusedLifts: map[types.UID]string{},
 	}
 }
 
@@ -76,12 +85,17 @@ func (b *book) set(policy *v1alpha1.GatePolicy) (inForce map[string]*gates.Polic
 	return b.judge(), true
 }
 
-// remove forgets a policy.
-func (b *book) remove(policy *v1alpha1.GatePolicy) map[string]*gates.Policy {
+// remove forgets a policy. Pods that wait by it go on waiting for a moment: who deletes a policy may make it anew.
+func (b *book) remove(policy *v1alpha1.GatePolicy, now time.Time) map[string]*gates.Policy {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if held := b.judged[policy.UID].InForce; held != nil {
+		b.deleted[held.GateName] = &deletedPolicy{policy: held.Leaving(), since: now}
+	}
 	delete(b.policies, policy.UID)
 	delete(b.totals, policy.UID)
+	delete(b.good, policy.UID)
+	delete(b.refusedLifts, policy.UID)
 	b.metrics.end(policy.Name)
 	return b.judge()
 }
@@ -89,17 +103,26 @@ func (b *book) remove(policy *v1alpha1.GatePolicy) map[string]*gates.Policy {
 // judge judges all policies anew. The caller holds the lock.
 func (b *book) judge() map[string]*gates.Policy {
 	before := b.judged
-	b.judged = judge(b.policies)
+	b.judged = gates.Judge(slices.Collect(maps.Values(b.policies)), b.good)
 	inForce := map[string]*gates.Policy{}
 	for uid, j := range b.judged {
-		if j.compiled != nil {
-			inForce[j.compiled.GateName] = j.compiled
+		if j.Good != nil {
+			b.good[uid] = j.Good
+		}
+		if j.InForce != nil {
+			inForce[j.InForce.GateName] = j.InForce
+			delete(b.deleted, j.InForce.GateName)
+		}
+		if j.Reason == gates.ReasonAccepted {
 			continue
 		}
-		told := meta.FindStatusCondition(j.policy.Status.Conditions, conditionAccepted)
-		if before[uid].reason != j.reason && (told == nil || told.Reason != j.reason) {
-			b.events.refused(j.policy, j.reason, j.message)
+		told := meta.FindStatusCondition(j.Policy.Status.Conditions, conditionAccepted)
+		if before[uid].Reason != j.Reason && (told == nil || told.Reason != j.Reason) {
+			b.events.refused(j.Policy, j.Reason, j.Message)
 		}
+	}
+	for gate, d := range b.deleted {
+		inForce[gate] = d.policy
 	}
 	b.dirty.ring()
 	return inForce
@@ -113,10 +136,32 @@ func (b *book) lifted(uid types.UID, outcome gates.Outcome) {
 	t := b.totals[uid]
 	switch {
 	case t == nil: // the policy was deleted meanwhile
+		return
 	case outcome == gates.Release:
 		t.deadline++
 	default:
 		t.lifted++
+	}
+	delete(b.refusedLifts, uid)
+}
+
+// liftRefused takes note that the API server refused to lift the gate.
+func (b *book) liftRefused(uid types.UID, why string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.policies[uid] != nil {
+		b.refusedLifts[uid] = why
+		b.dirty.ring()
+	}
+}
+
+// pullsRefused takes note of what is not pulled.
+func (b *book) pullsRefused(why map[types.UID]string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !maps.Equal(b.refusedPulls, why) {
+		b.refusedPulls = why
+		b.dirty.ring()
 	}
 }
 
@@ -162,34 +207,6 @@ func (b *book) changed() []*v1alpha1.GatePolicy {
 		}
 	}
 	return out
-}
-
-func (b *book) fill(policy *v1alpha1.GatePolicy, j judgement) {
-	s := &policy.Status
-	s.ObservedGeneration = policy.Generation
-	s.LiftedTotal, s.DeadlineTotal = b.totals[policy.UID].lifted, b.totals[policy.UID].deadline
-	s.WaitingPods, s.OldestWaiting = 0, nil
-	accepted := metav1.Condition{
-		Type: conditionAccepted, Status: metav1.ConditionFalse, ObservedGeneration: policy.Generation, Reason: j.reason, Message: j.message,
-	}
-	satisfiable := metav1.Condition{
-		Type: conditionSatisfiable, Status: metav1.ConditionUnknown, ObservedGeneration: policy.Generation,
-		Reason: reasonNotInForce, Message: "the policy is not in force",
-	}
-	if j.compiled != nil {
-		accepted.Status = metav1.ConditionTrue
-		count, oldest := b.waitlist.count(j.compiled.GateName)
-		s.WaitingPods = count
-		if count > 0 {
-			s.OldestWaiting = &metav1.Time{Time: oldest}
-		}
-		satisfiable.Status, satisfiable.Reason, satisfiable.Message = metav1.ConditionTrue, reasonSatisfiable, "nothing in the cluster makes the requirements impossible"
-		if obstacle, ok := b.waitlist.obstacle(j.compiled, b.served); ok {
-			satisfiable.Status, satisfiable.Reason, satisfiable.Message = metav1.ConditionFalse, obstacle.Reason, obstacle.Message
-		}
-	}
-	meta.SetStatusCondition(&s.Conditions, accepted)
-	meta.SetStatusCondition(&s.Conditions, satisfiable)
 }
 
 // served says whether the API server knows a type.

@@ -150,6 +150,7 @@ func newReconciler(mgr ctrl.Manager, c clients, m *gateMetrics) *reconciler {
 	src.book = ledger
 	puller := &pulls{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), cache: mgr.GetCache(), waitlist: list, log: log, bell: newBell(), opened: ledger.opened,
+		refused: ledger.pullsRefused,
 	}
 	steering := newLabeller(c.metadata.Resource(corev1.SchemeGroupVersion.WithResource("nodes")), list, log, ledger.opened)
 	src.bells = []bell{ledger.dirty, puller.bell, steering.bell}
@@ -170,11 +171,8 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	defer r.work.Begin().End()
 	now := time.Now()
 	d, ok := r.waitlist.decide(request.NamespacedName, now)
-	if ok && len(d.unknown) > 0 {
-		var err error
-		if d, ok, err = r.askAboutGangs(ctx, d); err != nil {
-			return reconcile.Result{}, err
-		}
+	if ok && len(d.unknown) > 0 && len(d.lift) == 0 {
+		d, ok = r.askAboutGangs(ctx, d)
 	}
 	if !ok {
 		return reconcile.Result{}, nil
@@ -186,7 +184,9 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 	}
 	for _, g := range d.wait {
-		r.events.waiting(d.pod, g)
+		if g.verdict.Known() {
+			r.events.waiting(d.pod, g)
+		}
 	}
 	if d.again.IsZero() {
 		return reconcile.Result{}, nil
@@ -204,13 +204,27 @@ func (r *reconciler) carryOut(ctx context.Context, d decision) error {
 	switch outcome {
 	case lifted:
 		r.announce(ctx, d)
-	case gone, failed:
+	case gone:
 		r.waitlist.undo(d)
+	case failed:
+		r.waitlist.undo(d)
+		r.tellRefused(d, err)
 	case conflict:
 		r.waitlist.undo(d)
 		return r.reread(ctx, d.pod.Key())
 	}
 	return err
+}
+
+// tellRefused tells of a lift that the API server will not have.
+func (r *reconciler) tellRefused(d decision, err error) {
+	if !refused(err) {
+		return
+	}
+	for _, g := range d.lift {
+		r.book.liftRefused(g.policy.UID, err.Error())
+		r.events.liftRefused(d.pod, g, err)
+	}
 }
 
 // announce tells of lifted gates, after the write.

@@ -38,3 +38,21 @@ func (w *waitlist) obstacle(policy *gates.Policy, served func(string) bool) (gat
 	defer w.mu.Unlock()
 	return policy.Obstacle(w.fleet, served)
 }
+
+// unreadable says what the controller cannot read that a pod with the gate waits for; "" when there is nothing.
+func (w *waitlist) unreadable(gate string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first := ""
+	for _, pod := range w.byGate[gate] {
+		for _, u := range pod.missing[gate] {
+			if !u.Unknown || u.Problem == "" || u.Dependency.Kind == gates.KindFleet {
+				continue
+			}
+			if text := u.String(); first == "" || text < first {
+				first = text
+			}
+		}
+	}
+	return first
+}

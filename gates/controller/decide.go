@@ -22,7 +22,7 @@ type decision struct {
 	pod *gates.Pod
 	// lift are the gates to remove now; wait those that stay.
 	lift, wait []gateDecision
-	// steer is set when the last gate goes and there is room on a warm node.
+	// steer is set when our last gate goes and there is room on a warm node.
 	steer *corev1.PreferredSchedulingTerm
 	// require is the label that the pod's node must have; set beside steer under placement Required.
 	require string
@@ -32,6 +32,8 @@ type decision struct {
 	unknown []gangQuestion
 	// wake are the members of a gang whose lift was decided just now.
 	wake []types.NamespacedName
+	// others says that somebody else holds the pod too.
+	others bool
 }
 
 type gangQuestion struct {
@@ -49,41 +51,85 @@ func (w *waitlist) decide(key types.NamespacedName, now time.Time) (d decision, 
 	}
 	d.pod = pod.Pod
 	pod.woken = false
-	left := 0
+	var ours []*gates.Policy
 	for _, gate := range pod.Gates {
-		if slices.Contains(pod.lifted, gate) {
-			continue
+		switch policy := w.policies[gate]; {
+		case slices.Contains(pod.lifted, gate):
+		case policy == nil:
+			d.others = true
+		default:
+			ours = append(ours, policy)
 		}
-		policy := w.policies[gate]
-		if policy == nil || (policy.NeedsFleet() && !w.sources.fleetReady()) || w.unknown(&d, policy) {
-			left++
-			continue
-		}
-		g := gateDecision{policy: policy, verdict: policy.Evaluate(pod.Pod, w.facts(), now)}
+	}
+	clock := pod.clock.read(d.others, pod.Written, now)
+	for _, policy := range ours {
+		g := gateDecision{policy: policy, verdict: policy.Evaluate(pod.Pod, w.facts(&d, policy), clock)}
 		if g.verdict.Outcome == gates.Wait {
-			left++
 			d.keep(g)
 			continue
 		}
 		d.lift = append(d.lift, g)
 		w.release(&d, g)
 	}
-	if left > 0 {
-		d.keepForLast(now)
+	w.giveUp(&d, now)
+	if d.others || len(d.wait) > 0 {
+		w.keepForLast(&d, now)
 		pod.prefers = pod.prefers || d.asksFor(v1alpha1.PlacementPreferred)
-	} else {
-		w.steer(&d, pod.prefers, now)
+	}
+	w.steer(&d, pod.prefers, now)
+	pod.missing = nil
+	for _, g := range d.wait {
+		pod.miss(g)
 	}
 	for _, g := range d.lift {
 		pod.lifted = append(pod.lifted, g.policy.GateName)
 	}
+	if len(d.wait) == 0 {
+		w.fleet.Leave(pod.UID)
+	}
 	return d, true
 }
 
-func (w *waitlist) facts() gates.Facts {
-	return gates.Facts{
-		Exists: w.sources.exists, Object: w.sources.object, ReadyEndpoints: w.sources.readyEndpoints, Fleet: w.fleet, Gang: w.gang,
+// miss remembers what a gate waits for.
+func (p *waiting) miss(g gateDecision) {
+	if p.missing == nil {
+		p.missing = map[string][]gates.Unmet{}
 	}
+	p.missing[g.policy.GateName] = g.verdict.Unmet
+}
+
+// giveUp lifts the gates of a pod that waits for nothing but nodes where none will come while it is gated.
+func (w *waitlist) giveUp(d *decision, now time.Time) {
+	if d.others || len(d.wait) == 0 || slices.ContainsFunc(d.wait, func(g gateDecision) bool { return !g.verdict.WantsNodes() }) {
+		w.fleet.Leave(d.pod.UID)
+		return
+	}
+	seated := w.fleet.Await(d.pod)
+	for _, g := range d.wait {
+		vain, again := g.policy.InVain(d.pod, w.fleet, seated, now)
+		if !vain {
+			d.lookAgain(again)
+			return
+		}
+	}
+	for _, g := range d.wait {
+		g.verdict.Outcome = gates.Overflow
+		d.lift = append(d.lift, g)
+		w.release(d, g)
+	}
+	d.wait = nil
+}
+
+// facts are those for one policy. A question that must be answered first is noted.
+func (w *waitlist) facts(d *decision, policy *gates.Policy) gates.Facts {
+	out := gates.Facts{
+		Exists: w.sources.exists, Object: w.sources.object, ReadyEndpoints: w.sources.readyEndpoints, Fleet: w.fleet, Gang: w.gang,
+		FleetProblem: w.sources.fleetProblem(),
+	}
+	if w.unknown(d, policy) && out.FleetProblem == "" {
+		out.FleetProblem = "the members of the gang have not been looked for yet"
+	}
+	return out
 }
 
 // unknown notes a question that must be answered before the policy can be evaluated.
@@ -99,7 +145,7 @@ func (w *waitlist) unknown(d *decision, policy *gates.Policy) bool {
 // release makes the decision on one member of a gang that of all: none of the others is judged again.
 func (w *waitlist) release(d *decision, g gateDecision) {
 	name, ok := g.policy.Gang(d.pod)
-	if !ok || g.verdict.Outcome != gates.Lift || w.gangs[name].released {
+	if !ok || (g.verdict.Outcome != gates.Lift && g.verdict.Outcome != gates.Overflow) || w.gangs[name].released {
 		return
 	}
 	w.gangs[name].released = true
@@ -113,29 +159,34 @@ func (w *waitlist) release(d *decision, g gateDecision) {
 // keep leaves a gate on the pod.
 func (d *decision) keep(g gateDecision) {
 	d.wait = append(d.wait, g)
-	if !g.policy.Hold && (d.again.IsZero() || g.verdict.Deadline.Before(d.again)) {
-		d.again = g.verdict.Deadline
+	if !g.policy.Hold && !g.policy.Deleted() {
+		d.lookAgain(g.verdict.Deadline)
 	}
 }
 
-// keepForLast leaves the gates of placement Required on a pod that has others: an affinity that must hold can be added
-// only with the last gate. At its deadline such a gate goes all the same, because another controller may wait for that.
-func (d *decision) keepForLast(now time.Time) {
+// lookAgain asks for a look at a time; zero is none.
+func (d *decision) lookAgain(at time.Time) {
+	if !at.IsZero() {
+		d.again = sooner(d.again, at)
+	}
+}
+
+// keepForLast leaves the gates of placement Required on a pod that has others, so that it is led to what is warm at the
+// end. When as long as its deadline has passed such a gate goes all the same, steered to what is warm now: another
+// controller may wait for that.
+func (w *waitlist) keepForLast(d *decision, now time.Time) {
 	lift := d.lift
 	d.lift = nil
 	for _, g := range lift {
-		switch {
-		case g.verdict.Outcome != gates.Lift || g.policy.Placement != v1alpha1.PlacementRequired:
+		end := d.pod.Created.Add(g.policy.Deadline)
+		if g.verdict.Outcome != gates.Lift || g.policy.Placement != v1alpha1.PlacementRequired || !now.Before(end) {
 			d.lift = append(d.lift, g)
-		case !g.policy.Hold && !now.Before(g.verdict.Deadline):
-			g.verdict.Outcome = gates.Release
-			g.verdict.Unmet = []gates.Unmet{{Dependency: gates.Dependency{Kind: gates.KindLastGate}}}
-			d.lift = append(d.lift, g)
-		default:
-			g.verdict.Outcome = gates.Wait
-			g.verdict.Unmet = []gates.Unmet{{Dependency: gates.Dependency{Kind: gates.KindLastGate}}}
-			d.keep(g)
+			continue
 		}
+		g.verdict.Outcome = gates.Wait
+		g.verdict.Unmet = []gates.Unmet{{Dependency: gates.Dependency{Kind: gates.KindLastGate}}}
+		d.wait = append(d.wait, g)
+		d.lookAgain(end)
 	}
 }
 
@@ -146,20 +197,25 @@ func (d *decision) asksFor(placement v1alpha1.Placement) bool {
 	})
 }
 
-// steer finds a warm node for a pod that loses its last gate, when a policy that lets it go wants that, or one that let
-// an earlier gate of it go.
+// steer leads a pod to what is warm, when a policy that lets it go wants that, or one that let an earlier gate of it go. A
+// pod whose last gate goes is led to one node, with room held for it there. One that others hold still may be gated for
+// hours: it is led to all nodes that are warm now, while a gate lets its affinity be written.
 func (w *waitlist) steer(d *decision, prefers bool, now time.Time) {
-	if d.asksFor(v1alpha1.PlacementRequired) {
+	switch required := d.asksFor(v1alpha1.PlacementRequired); {
+	case len(d.lift) == 0:
+	case required:
 		if term, ok := w.fleet.ReserveLabelled(d.pod, now); ok {
 			d.steer, d.require = &term, d.pod.WarmLabel()
 		}
-		return
-	}
-	if !prefers && !d.asksFor(v1alpha1.PlacementPreferred) {
-		return
-	}
-	if term, ok := w.fleet.Reserve(d.pod, now); ok {
-		d.steer = &term
+	case len(d.wait) > 0 || (!prefers && !d.asksFor(v1alpha1.PlacementPreferred)):
+	case d.others:
+		if term, ok := w.fleet.PreferWarm(d.pod.Shape); ok {
+			d.steer = &term
+		}
+	default:
+		if term, ok := w.fleet.Reserve(d.pod, now); ok {
+			d.steer = &term
+		}
 	}
 }
 

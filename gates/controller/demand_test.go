@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -37,7 +38,7 @@ func TestPullWishes(t *testing.T) {
 		Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourcePods: resource.MustParse("9")}},
 	}))
 	w.put(object("silent", "x", gateB))
-	require.Empty(t, w.pullWishes(nil), "its policy does not ask for a pull")
+	require.Empty(t, wanted(w.pullWishes(nil)), "its policy does not ask for a pull")
 	w.put(object("web", "x", gateA))
 	wishes := w.pullWishes(nil)
 	require.Len(t, wishes, 1)
@@ -52,16 +53,50 @@ func TestPullWishes(t *testing.T) {
 	require.Equal(t, []string{"cold"}, found)
 
 	w.deletePod(w.read(object("web", "x", gateA)))
-	require.Empty(t, w.pullWishes(nil), "nobody waits for it any more")
+	require.Empty(t, wanted(w.pullWishes(nil)), "nobody waits for it any more")
+}
+
+func TestWhatTenantsHavePulledIsBounded(t *testing.T) {
+	pull := &v1alpha1.ImagesRequirement{MinNodes: 1, Pull: true}
+	w := newWorld(t, compile(t, gateA, v1alpha1.PlacementPreferred, v1alpha1.Requirement{Images: pull}))
+	n := coldNode("cold", "64")
+	n.Status.Images = []corev1.ContainerImage{{Names: []string{"registry.example/pause:3"}}}
+	w.setNode(gates.ReadNode(n))
+	put := func(namespace, image string) {
+		p := object(image, "x", gateA)
+		p.Namespace, p.UID, p.Spec.Containers[0].Image = namespace, types.UID(namespace+image), image
+		w.put(p)
+	}
+	for i := range 200 {
+		put("loud", fmt.Sprintf("registry.example/loud:v%d", i))
+	}
+	put("quiet", "registry.example/quiet:v1")
+	put("quiet", "elsewhere.example/quiet:v1")
+	wishes := w.pullWishes(nil)
+	require.Len(t, wishes, 1, "one for each GatePolicy")
+	require.Len(t, wishes[0].images, pullImagesOfNamespace+1)
+	require.Contains(t, wishes[0].images, "registry.example/quiet:v1")
+	require.NotContains(t, wishes[0].images, "elsewhere.example/quiet:v1")
+	require.Contains(t, wishes[0].refused, "elsewhere.example/quiet:v1 is not pulled ahead")
+
+	pull.Allow = []string{"elsewhere.example/qui"}
+	policy := *compile(t, gateA, v1alpha1.PlacementPreferred, v1alpha1.Requirement{Images: pull})
+	policy.Generation = 2
+	w.enforce(&policy)
+	require.Empty(t, wanted(w.pullWishes(nil)), "allow takes the place of what the cluster uses, and is a prefix of whole names")
+	pull.Allow = []string{"elsewhere.example"}
+	policy = *compile(t, gateA, v1alpha1.PlacementPreferred, v1alpha1.Requirement{Images: pull})
+	policy.Generation = 3
+	w.enforce(&policy)
+	require.Equal(t, []string{"elsewhere.example/quiet:v1"}, w.pullWishes(nil)[0].images)
 }
 
 func TestPullNamesAreNames(t *testing.T) {
 	policy := *compile(t, gateA, v1alpha1.PlacementNone, references())
 	policy.Name = strings.Repeat("a.", 126) + "a"
-	name := pullName(&policy, []string{"a"})
+	name := pullName(&policy)
 	require.Empty(t, validation.IsDNS1123Subdomain(name), name)
 	require.LessOrEqual(t, len(name), 200, "the most that a PrepullPolicy may have")
-	require.NotEqual(t, name, pullName(&policy, []string{"b"}))
 }
 
 func TestLabelsComeAtOnceAndGoLate(t *testing.T) {
@@ -130,9 +165,10 @@ func TestASteeredPodThatLostItsNodeGetsAnother(t *testing.T) {
 	w.warmNode("n2", "1")
 	w.put(steered)
 	never := func(string, bool) bool { return false }
-	require.Empty(t, w.labels(never))
+	all := []labelChange{{"n2", "uid-n2", label, true}}
+	require.Equal(t, all, w.labels(never), "every warm node has it")
 	w.deleteNode("n1")
-	require.Equal(t, []labelChange{{"n2", "uid-n2", label, true}}, w.labels(never))
+	require.Equal(t, all, w.labels(never))
 }
 
 func TestBellFoldsRings(t *testing.T) {
@@ -161,16 +197,18 @@ func TestJudge(t *testing.T) {
 			}},
 		}
 	}
-	got := judge(map[types.UID]*v1alpha1.GatePolicy{
-		"old": policy("old", gateA, time.Hour, ""), "new": policy("new", gateA, time.Minute, ""), "alike": policy("alike", gateA, time.Hour, ""),
-		"broken": policy("broken", gateB, time.Hour, "object.data +"),
-	})
+	got := gates.Judge([]*v1alpha1.GatePolicy{
+		policy("old", gateA, time.Hour, ""), policy("new", gateA, time.Minute, ""), policy("alike", gateA, time.Hour, ""),
+		policy("broken", gateB, time.Hour, "object.data +"),
+	}, nil)
 	reasons := map[types.UID]string{}
 	for uid, j := range got {
-		reasons[uid] = j.reason
-		require.Equal(t, j.reason == reasonAccepted, j.compiled != nil)
+		reasons[uid] = j.Reason
+		require.Equal(t, j.Reason == gates.ReasonAccepted, j.InForce != nil && !j.InForce.Broken())
 	}
-	require.Equal(t, map[types.UID]string{"alike": reasonAccepted, "old": reasonConflict, "new": reasonConflict, "broken": reasonInvalid}, reasons)
+	require.Equal(t, map[types.UID]string{
+		"alike": gates.ReasonAccepted, "old": gates.ReasonConflict, "new": gates.ReasonConflict, "broken": gates.ReasonInvalid,
+	}, reasons)
 }
 
 func TestEndpointsCountOnce(t *testing.T) {

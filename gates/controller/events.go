@@ -28,8 +28,7 @@ const (
 	eventLifted   = "GateLifted"
 	eventWaiting  = "GateWaiting"
 	eventDeadline = "GateDeadline"
-	eventConflict = "Conflict"
-	eventInvalid  = "Invalid"
+	eventRefused  = "GateLiftRefused"
 )
 
 const (
@@ -83,19 +82,16 @@ func newEvents(clients kubernetes.Interface, log logr.Logger) *events {
 // waiting tells once why a pod waits, if it still does after a grace.
 func (e *events) waiting(pod *gates.Pod, g gateDecision) {
 	object := podReference(pod)
-	name := eventName(object, eventWaiting, g.policy.GateName)
-	e.mu.Lock()
-	_, told := e.told[name]
-	if len(e.told) >= toldLimit {
-		clear(e.told) // the names keep an event from being written twice all the same
-	}
-	e.told[name] = struct{}{}
-	e.mu.Unlock()
-	if told {
+	name := eventName(object, eventWaiting, g.about())
+	if !e.first(name) {
 		return
 	}
 	message := fmt.Sprintf("gate %s waits (policy %s): %s", g.policy.GateName, g.policy.Name, gates.Describe(g.verdict.Unmet))
-	event := newEvent(object, corev1.EventTypeNormal, eventWaiting, g.policy.GateName, message)
+	if g.policy.Deleted() {
+		message = fmt.Sprintf("gate %s is held by nobody: GatePolicy %s, which said onDeadline: Hold, was deleted; make a policy for the gate, or take it off",
+			g.policy.GateName, g.policy.Name)
+	}
+	event := newEvent(object, corev1.EventTypeNormal, eventWaiting, g.about(), message)
 	select {
 	case e.later <- delayedEvent{event, pod.Created.Add(waitingGrace), pod.Key(), pod.UID, g.policy.GateName}:
 	default: // full: see eventsQueued
@@ -116,6 +112,14 @@ func (e *events) lifted(d decision, g gateDecision) {
 		return
 	}
 	message := fmt.Sprintf("gate %s lifted: all that policy %s requires holds", g.policy.GateName, g.policy.Name)
+	switch g.verdict.Outcome {
+	case gates.Overflow:
+		message = fmt.Sprintf("gate %s lifted: no node could run the pod now or soon, and none comes while it is gated (policy %s); still missing: %s",
+			g.policy.GateName, g.policy.Name, gates.Describe(g.verdict.Unmet))
+	case gates.Deleted:
+		message = fmt.Sprintf("gate %s lifted: GatePolicy %s was deleted", g.policy.GateName, g.policy.Name)
+	default: // all holds
+	}
 	if d.steer != nil {
 		message += "; steered to warm node " + gates.SteeredTo(*d.steer)
 	}
@@ -123,6 +127,36 @@ func (e *events) lifted(d decision, g gateDecision) {
 		message += "; it may run on nodes with the label " + d.require + " only"
 	}
 	e.send(newEvent(object, corev1.EventTypeNormal, eventLifted, g.policy.GateName, message))
+}
+
+// about distinguishes the events of one reason on a pod.
+func (g gateDecision) about() string {
+	if g.policy.Deleted() {
+		return g.policy.GateName + " deleted"
+	}
+	return g.policy.GateName
+}
+
+// liftRefused tells once that the API server refuses to lift a gate.
+func (e *events) liftRefused(pod *gates.Pod, g gateDecision, err error) {
+	object := podReference(pod)
+	if name := eventName(object, eventRefused, g.policy.GateName); !e.first(name) {
+		return
+	}
+	e.send(newEvent(object, corev1.EventTypeWarning, eventRefused, g.policy.GateName,
+		fmt.Sprintf("gate %s is to be lifted (policy %s), and the API server refuses it: %v", g.policy.GateName, g.policy.Name, err)))
+}
+
+// first says whether an event has not been told of, and takes note that it is now.
+func (e *events) first(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, told := e.told[name]
+	if len(e.told) >= toldLimit {
+		clear(e.told) // the names keep an event from being written twice all the same
+	}
+	e.told[name] = struct{}{}
+	return !told
 }
 
 // refused tells that a policy is not in force.

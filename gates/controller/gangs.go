@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"headstart.dev/gates"
 )
@@ -87,18 +87,21 @@ func (w *waitlist) askAgain(gone *waiting) []types.NamespacedName {
 // memberPast asks the API server whether a member of the gang is beyond the gate: it lives, or has succeeded under the
 // same controller, and does not have the gate.
 func memberPast(ctx context.Context, clients kubernetes.Interface, name gates.Dependency, gate string, owner types.UID) (bool, error) {
-	key, value, _ := strings.Cut(name.Name, "=")
-	if value == "" {
+	if gates.Nameless(name) {
 		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
 	defer cancel()
-	members, err := clients.CoreV1().Pods(name.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.Set{key: value}.String()})
+	var options metav1.ListOptions
+	if selector, ok := gates.GangSelector(name); ok {
+		options.LabelSelector = labels.Set(selector).String()
+	}
+	members, err := clients.CoreV1().Pods(name.Namespace).List(ctx, options)
 	if err != nil {
 		return false, fmt.Errorf("list members of gang %s: %w", name, err)
 	}
 	for i := range members.Items {
-		if isPast(&members.Items[i], gate, owner) {
+		if pod := &members.Items[i]; gates.InGang(name, pod) && isPast(pod, gate, owner) {
 			return true, nil
 		}
 	}
@@ -126,15 +129,19 @@ func hasGate(pod *gates.Pod, gate string) bool {
 	return slices.Contains(pod.Gates, gate)
 }
 
+// gangRetry is when the API server is asked about a gang again after it did not answer. Meanwhile the deadline runs.
+const gangRetry = time.Second
+
 // askAboutGangs finds out what decide could not know, and decides again.
-func (r *reconciler) askAboutGangs(ctx context.Context, d decision) (decision, bool, error) {
+func (r *reconciler) askAboutGangs(ctx context.Context, d decision) (decision, bool) {
 	for _, q := range d.unknown {
 		past, err := memberPast(ctx, r.clients, q.gang, q.gate, d.pod.Owner)
 		if err != nil {
-			return d, false, err
+			ctrl.LoggerFrom(ctx).V(1).Info("gang not known", "gate", q.gate, "reason", err.Error())
+			d.lookAgain(time.Now().Add(gangRetry))
+			return d, true
 		}
 		r.waitlist.gangPast(q.gang, past)
 	}
-	again, ok := r.waitlist.decide(d.pod.Key(), time.Now())
-	return again, ok, nil
+	return r.waitlist.decide(d.pod.Key(), time.Now())
 }

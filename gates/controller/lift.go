@@ -80,6 +80,12 @@ func encodeLift(d decision) ([]byte, error) {
 	return out, nil
 }
 
+// refused says whether the API server will not have the patch as it is: a right is missing, or an admission policy or a
+// webhook says no.
+func refused(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+}
+
 // result is what became of a patch.
 type result int
 

@@ -28,15 +28,13 @@ type Live struct {
 
 // Complete adds to facts what a policy may ask beside objects' existence and nodes. ctx must outlive their use.
 func (l Live) Complete(ctx context.Context, facts gates.Facts) gates.Facts {
-	facts.Object = func(d gates.Dependency) (gates.Object, bool) {
+	facts.Object = func(d gates.Dependency) (gates.Object, gates.Existence) {
 		object, found, err := l.object(ctx, d)
-		l.warn(d, err)
-		return object, found && err == nil
+		return object, existence(found, err)
 	}
-	facts.ReadyEndpoints = func(d gates.Dependency) int {
+	facts.ReadyEndpoints = func(d gates.Dependency) (int, gates.Existence) {
 		count, err := l.readyEndpoints(ctx, d)
-		l.warn(d, err)
-		return count
+		return count, existence(true, err)
 	}
 	facts.Gang = func(d gates.Dependency, gate string) gates.Gang {
 		gang, err := l.gang(ctx, d, gate)
@@ -50,6 +48,13 @@ func (l Live) warn(d gates.Dependency, err error) {
 	if err != nil {
 		l.Warn(fmt.Sprintf("cannot look for %s: %v", d, err))
 	}
+}
+
+func existence(found bool, err error) gates.Existence {
+	if err != nil {
+		return gates.Existence{Unknown: true, Problem: err.Error()}
+	}
+	return gates.There(found)
 }
 
 func (l Live) object(ctx context.Context, d gates.Dependency) (gates.Object, bool, error) {
@@ -116,16 +121,22 @@ func (l Live) readyEndpoints(ctx context.Context, d gates.Dependency) (int, erro
 
 func (l Live) gang(ctx context.Context, d gates.Dependency, gate string) (gates.Gang, error) {
 	var out gates.Gang
-	key, value, _ := strings.Cut(d.Name, "=")
-	if value == "" {
+	if gates.Nameless(d) {
 		return out, nil
 	}
-	list, err := l.Typed.CoreV1().Pods(d.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.Set{key: value}.String()})
+	var options metav1.ListOptions
+	if selector, ok := gates.GangSelector(d); ok {
+		options.LabelSelector = labels.Set(selector).String()
+	}
+	list, err := l.Typed.CoreV1().Pods(d.Namespace).List(ctx, options)
 	if err != nil {
 		return out, fmt.Errorf("list pods: %w", err)
 	}
 	shapes := gates.NewShapes()
 	for i := range list.Items {
+		if !gates.InGang(d, &list.Items[i]) {
+			continue
+		}
 		pod, err := shapes.Pod(&list.Items[i])
 		if err != nil {
 			return out, err

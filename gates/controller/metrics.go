@@ -29,7 +29,7 @@ func newMetrics(registerer prometheus.Registerer) (*gateMetrics, error) {
 }
 
 // outcomes are the values of the label outcome.
-func outcomes() []gates.Outcome { return []gates.Outcome{gates.Lift, gates.Release} }
+func outcomes() []gates.Outcome { return []gates.Outcome{gates.Lift, gates.Release, gates.Overflow} }
 
 // begin makes a policy's series, so that they are there before the first gate is lifted.
 func (m *gateMetrics) begin(policy string) {

@@ -38,8 +38,10 @@ type named struct {
 }
 
 type namedWatch struct {
-	store  toolscache.Store // nil until the kind is known to the API server
-	cancel context.CancelFunc
+	store   toolscache.Store // nil until the kind is known to the API server
+	synced  func() bool
+	problem string // why it has not synced
+	cancel  context.CancelFunc
 }
 
 func (n *named) start(ctx context.Context) {
@@ -80,35 +82,56 @@ func (n *named) drop(dependency gates.Dependency) {
 
 func (n *named) watch(ctx context.Context, dependency gates.Dependency, watch *namedWatch) {
 	log := n.log.WithValues("dependency", dependency.String())
-	informer, err := n.informer(ctx, dependency)
+	failed := func(err error) { n.failed(dependency, watch, err) }
+	informer, err := n.informer(ctx, dependency, failed)
 	if err != nil {
-		log.Error(err, "cannot watch what pods wait for")
+		if ctx.Err() == nil {
+			failed(err)
+			log.Error(err, "cannot watch what pods wait for")
+		}
 		return
 	}
-	if err := logWatchErrors(informer, log); err != nil {
+	if err := logWatchErrors(informer, log, failed); err != nil {
 		log.Error(err, "watch incomplete")
 	}
-	n.mu.Lock()
-	watch.store = informer.GetStore()
-	n.mu.Unlock()
 	tell := func(any) { n.changed(dependency) }
-	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc: tell, UpdateFunc: func(_, object any) { tell(object) }, DeleteFunc: tell,
 	})
 	if err != nil {
 		log.Error(err, "watch incomplete")
+		return
 	}
+	n.mu.Lock()
+	watch.store, watch.synced = informer.GetStore(), registration.HasSynced
+	n.mu.Unlock()
+	go func() {
+		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+			n.changed(dependency)
+		}
+	}()
 	informer.RunWithContext(ctx)
 }
 
-func (n *named) informer(ctx context.Context, dependency gates.Dependency) (toolscache.SharedIndexInformer, error) {
+// failed takes note that a thing cannot be read; the first time those who wait for it are told.
+func (n *named) failed(dependency gates.Dependency, watch *namedWatch, err error) {
+	n.mu.Lock()
+	first := watch.problem == ""
+	watch.problem = err.Error()
+	n.mu.Unlock()
+	if first {
+		n.changed(dependency)
+	}
+}
+
+func (n *named) informer(ctx context.Context, dependency gates.Dependency, failed func(error)) (toolscache.SharedIndexInformer, error) {
 	if dependency.Kind == gates.KindService {
 		selector := labels.Set{discoveryv1.LabelServiceName: dependency.Name}.String()
 		return discoveryinformers.NewFilteredEndpointSliceInformer(n.clients, dependency.Namespace, 0, nil, func(o *metav1.ListOptions) {
 			o.LabelSelector = selector
 		}), nil
 	}
-	resource, namespaced, err := n.resolve(ctx, dependency)
+	resource, namespaced, err := n.resolve(ctx, dependency, failed)
 	if err != nil {
 		return nil, err
 	}
@@ -124,22 +147,29 @@ func (n *named) informer(ctx context.Context, dependency gates.Dependency) (tool
 
 // resolve finds where a kind is served. A kind that the cluster does not know yet is looked for until it does: its CRD
 // may come with what the pod waits for.
-func (n *named) resolve(ctx context.Context, dependency gates.Dependency) (schema.GroupVersionResource, bool, error) {
+func (n *named) resolve(ctx context.Context, dependency gates.Dependency, failed func(error)) (schema.GroupVersionResource, bool, error) {
 	gvk, err := groupVersionKind(dependency)
 	if err != nil {
 		return schema.GroupVersionResource{}, false, err
 	}
 	for wait := newPace(); ; {
 		mapping, err := n.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if err != nil && anyVersion(dependency.Type) {
+			mapping, err = n.mapper.RESTMapping(gvk.GroupKind())
+		}
 		if err == nil {
 			return mapping.Resource, mapping.Scope.Name() == meta.RESTScopeNameNamespace, nil
 		}
 		n.log.V(1).Info("kind not served yet", "dependency", dependency.String(), "reason", err.Error())
+		failed(err)
 		if err := wait.next(ctx); err != nil {
 			return schema.GroupVersionResource{}, false, err
 		}
 	}
 }
+
+// anyVersion says whether the version was our choice, not the user's: another one is as good.
+func anyVersion(typ string) bool { return typ == gates.PodGroupType || typ == gates.TrustBundleType }
 
 func groupVersionKind(dependency gates.Dependency) (schema.GroupVersionKind, error) {
 	at := strings.LastIndex(dependency.Type, "/")
@@ -153,24 +183,33 @@ func groupVersionKind(dependency gates.Dependency) (schema.GroupVersionKind, err
 	return gv.WithKind(dependency.Type[at+1:]), nil
 }
 
-// items lists what a watch has seen so far.
-func (n *named) items(dependency gates.Dependency) []any {
+// items lists what a watch has seen, once it has seen all.
+func (n *named) items(dependency gates.Dependency) ([]any, gates.Existence) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if watch := n.watches[dependency]; watch != nil && watch.store != nil {
-		return watch.store.List()
+	watch := n.watches[dependency]
+	switch {
+	case watch == nil:
+		return nil, gates.Existence{Unknown: true}
+	case watch.synced == nil || !watch.synced():
+		return nil, gates.Existence{Unknown: true, Problem: watch.problem}
 	}
-	return nil
+	return watch.store.List(), gates.There(true)
 }
 
 // object returns the object of an expression.
-func (n *named) object(dependency gates.Dependency) (gates.Object, bool) {
-	for _, item := range n.items(dependency) {
+func (n *named) object(dependency gates.Dependency) (gates.Object, gates.Existence) {
+	items, is := n.items(dependency)
+	if is.Unknown {
+		return gates.Object{}, is
+	}
+	for _, item := range items {
 		if object, ok := item.(*unstructured.Unstructured); ok {
-			return readObject(object)
+			read, there := readObject(object)
+			return read, gates.There(there)
 		}
 	}
-	return gates.Object{}, false
+	return gates.Object{}, gates.There(false)
 }
 
 func readObject(object *unstructured.Unstructured) (gates.Object, bool) {
@@ -181,14 +220,15 @@ func readObject(object *unstructured.Unstructured) (gates.Object, bool) {
 }
 
 // readyEndpoints counts the ready endpoints of a Service.
-func (n *named) readyEndpoints(dependency gates.Dependency) int {
+func (n *named) readyEndpoints(dependency gates.Dependency) (int, gates.Existence) {
 	var slices []*discoveryv1.EndpointSlice
-	for _, item := range n.items(dependency) {
+	items, is := n.items(dependency)
+	for _, item := range items {
 		if slice, ok := item.(*discoveryv1.EndpointSlice); ok {
 			slices = append(slices, slice)
 		}
 	}
-	return countReady(slices)
+	return countReady(slices), is
 }
 
 // countReady counts ready endpoints, each once: a dual-stack Service has a slice for each family, so the larger family

@@ -5,8 +5,11 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -41,97 +44,128 @@ func referenceResource(kind gates.Kind) (schema.GroupVersionResource, bool) {
 }
 
 // objects knows which of the objects that pods name exist. A kind is watched, as metadata without its content, from the
-// first pod on that names an object of it; until that watch has synced its objects do not exist.
+// first pod on that names an object of it; until that watch has synced nobody knows of its objects.
 type objects struct {
 	client  metadata.Interface
+	typed   kubernetes.Interface
 	log     logr.Logger
 	arrived func(gates.Dependency)
+	// answered is called when a kind is known, or known not to be readable.
+	answered func()
 
-	mu sync.Mutex
-	// run begins a watch that lives as long as the controller; nil until start.
-	run    func(toolscache.SharedIndexInformer)
-	stores map[gates.Kind]toolscache.Store
+	mu    sync.Mutex
+	ctx   func() context.Context // nil until start
+	kinds map[gates.Kind]*kindWatch
+}
+
+// kindWatch is the watch of one kind.
+type kindWatch struct {
+	store   toolscache.Store
+	synced  func() bool
+	problem string // why it is not synced
 }
 
 // start gives the watches their life.
 func (o *objects) start(ctx context.Context) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.stores = map[gates.Kind]toolscache.Store{}
-	o.run = func(informer toolscache.SharedIndexInformer) { go informer.RunWithContext(ctx) }
+	o.kinds = map[gates.Kind]*kindWatch{}
+	o.ctx = func() context.Context { return ctx }
 }
 
 // exists says whether an object is there and not being deleted.
-func (o *objects) exists(dependency gates.Dependency) bool {
+func (o *objects) exists(dependency gates.Dependency) gates.Existence {
 	o.mu.Lock()
-	store := o.stores[dependency.Kind]
-	o.mu.Unlock()
-	if store == nil {
-		return false
+	defer o.mu.Unlock()
+	watch := o.kinds[dependency.Kind]
+	if watch == nil || !watch.synced() {
+		out := gates.Existence{Unknown: true}
+		if watch != nil {
+			out.Problem = watch.problem
+		}
+		return out
 	}
-	object, found, err := store.GetByKey(toolscache.NewObjectName(dependency.Namespace, dependency.Name).String())
+	object, found, err := watch.store.GetByKey(toolscache.NewObjectName(dependency.Namespace, dependency.Name).String())
 	if err != nil || !found {
-		return false
+		return gates.Existence{}
 	}
-	meta, ok := object.(*metav1.PartialObjectMetadata)
-	return ok && meta.DeletionTimestamp == nil
+	if known, ok := object.(*thing); ok {
+		return known.existence()
+	}
+	return gates.Existence{}
 }
 
 // need begins to watch the kind of a dependency, once.
 func (o *objects) need(dependency gates.Dependency) {
 	kind := dependency.Kind
-	resource, ok := referenceResource(kind)
-	if !ok {
+	if _, ok := referenceResource(kind); !ok {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.stores[kind] != nil || o.run == nil {
+	if o.ctx == nil || o.kinds[kind] != nil {
 		return
 	}
-	informer := metadatainformer.NewFilteredMetadataInformer(o.client, resource, metav1.NamespaceAll, 0, nil, nil).Informer()
+	informer, watch := o.informer(kind), &kindWatch{}
 	log := o.log.WithValues("kind", kind)
-	if err := logWatchErrors(informer, log); err != nil {
+	if err := logWatchErrors(informer, log, func(err error) { o.failed(watch, err) }); err != nil {
 		log.Error(err, "watch incomplete")
 	}
-	if err := informer.SetTransform(keepIdentity); err != nil {
+	if err := informer.SetTransform(readThing); err != nil {
 		log.Error(err, "watch incomplete")
 	}
-	set := func(object *metav1.PartialObjectMetadata) {
-		if object.DeletionTimestamp == nil {
-			o.arrived(gates.Dependency{Kind: kind, Namespace: object.Namespace, Name: object.Name})
+	tell := func(now *thing) {
+		if !now.deleting {
+			o.arrived(gates.Dependency{Kind: kind, Namespace: now.namespace, Name: now.name})
 		}
 	}
-	added := toolscache.ResourceEventHandlerFuncs{
-		// An object that exists does not exist more by a change: only its coming counts.
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc: func(object any) {
-			if meta, ok := object.(*metav1.PartialObjectMetadata); ok {
-				set(meta)
+			if now, ok := object.(*thing); ok {
+				tell(now)
 			}
 		},
+		// An object that exists does not exist more by a change, unless its names changed.
 		UpdateFunc: func(before, object any) {
-			old, _ := before.(*metav1.PartialObjectMetadata)
-			meta, ok := object.(*metav1.PartialObjectMetadata)
-			if ok && (old == nil || old.UID != meta.UID) {
-				set(meta)
+			old, _ := before.(*thing)
+			if now, ok := object.(*thing); ok && (old == nil || !old.same(now)) {
+				tell(now)
 			}
 		},
-	}
-	if _, err := informer.AddEventHandler(added); err != nil {
+	})
+	if err != nil {
 		log.Error(err, "watch incomplete")
+		return
 	}
-	o.stores[kind] = informer.GetStore()
-	o.run(informer)
+	watch.store, watch.synced = informer.GetStore(), registration.HasSynced
+	o.kinds[kind] = watch
+	ctx := o.ctx()
+	go informer.RunWithContext(ctx)
+	go func() {
+		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+			o.answered()
+		}
+	}()
 }
 
-// keepIdentity drops everything that says more than that the object exists.
-func keepIdentity(object any) (any, error) {
-	meta, ok := object.(*metav1.PartialObjectMetadata)
-	if !ok {
-		return object, nil
+// informer watches metadata, but ServiceAccounts whole: which pull secrets a pod has of its account stands in their body,
+// and no secret does.
+func (o *objects) informer(kind gates.Kind) toolscache.SharedIndexInformer {
+	if kind == gates.KindServiceAccount {
+		source := toolscache.NewListWatchFromClient(o.typed.CoreV1().RESTClient(), "serviceaccounts", metav1.NamespaceAll, fields.Everything())
+		return toolscache.NewSharedIndexInformer(source, &corev1.ServiceAccount{}, 0, nil)
 	}
-	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
-		Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion,
-		DeletionTimestamp: meta.DeletionTimestamp,
-	}}, nil
+	resource, _ := referenceResource(kind)
+	return metadatainformer.NewFilteredMetadataInformer(o.client, resource, metav1.NamespaceAll, 0, nil, nil).Informer()
+}
+
+// failed takes note that a kind cannot be listed; the first time those who wait are told.
+func (o *objects) failed(watch *kindWatch, err error) {
+	o.mu.Lock()
+	first := watch.problem == ""
+	watch.problem = err.Error()
+	o.mu.Unlock()
+	if first {
+		o.answered()
+	}
 }

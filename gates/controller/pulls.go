@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -33,9 +34,11 @@ const (
 	labelManagedBy = "app.kubernetes.io/managed-by"
 )
 
-// pulls keeps the PrepullPolicies by which agents fetch the images that pods wait for: one for each set of images of each
-// GatePolicy with images.pull, owned by the GatePolicy and deleted when no pod waits for the images any more.
+// pulls keeps the PrepullPolicies by which agents fetch the images that pods wait for: one for each GatePolicy with
+// images.pull, owned by it and deleted when no pod waits for images any more.
 type pulls struct {
+	// refused is told of each policy why it has something not pulled.
+	refused  func(map[types.UID]string)
 	client   client.Client
 	live     client.Reader
 	cache    cache.Cache
@@ -75,16 +78,23 @@ func (p *pulls) reconcile(ctx context.Context) error {
 		chosen[have[i].Name] = hostsOf(&have[i])
 	}
 	wishes := p.waitlist.pullWishes(chosen)
+	p.refused(refusedPulls(wishes))
+	wishes = wanted(wishes)
 	var errs []error
 	for i := range wishes {
 		errs = append(errs, p.write(ctx, &wishes[i]))
 	}
 	for i := range have {
-		if !slices.ContainsFunc(wishes, func(w pullWish) bool { return w.name == have[i].Name }) {
+		if !slices.ContainsFunc(wishes, func(w pullWish) bool { return pullName(w.policy) == have[i].Name }) {
 			errs = append(errs, p.remove(ctx, &have[i]))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// wanted are the wishes for which there is something to do.
+func wanted(wishes []pullWish) []pullWish {
+	return slices.DeleteFunc(wishes, func(w pullWish) bool { return len(w.hosts) == 0 || len(w.images) == 0 })
 }
 
 // existing lists the PrepullPolicies that are ours. They are watched from the first on that is there or wished for; until
@@ -101,7 +111,7 @@ func (p *pulls) existing(ctx context.Context) ([]prepullv1alpha1.PrepullPolicy, 
 			p.live = nil
 		}
 	}
-	if !p.watching && len(list.Items) == 0 && len(p.waitlist.pullWishes(nil)) == 0 {
+	if !p.watching && len(list.Items) == 0 && len(wanted(p.waitlist.pullWishes(nil))) == 0 {
 		return nil, nil
 	}
 	if !p.watching {
@@ -132,11 +142,11 @@ func (p *pulls) write(ctx context.Context, wish *pullWish) error {
 			}
 			return nil // the cache is late
 		}
-		if err != nil || have.DeletionTimestamp != nil || equality.Semantic.DeepEqual(have.Spec.NodeSelector, want.Spec.NodeSelector) {
+		if err != nil || have.DeletionTimestamp != nil || (equality.Semantic.DeepEqual(have.Spec.NodeSelector, want.Spec.NodeSelector) && equality.Semantic.DeepEqual(have.Spec.Images, want.Spec.Images)) {
 			return err
 		}
 		before := have.DeepCopy()
-		have.Spec.NodeSelector = want.Spec.NodeSelector
+		have.Spec.NodeSelector, have.Spec.Images = want.Spec.NodeSelector, want.Spec.Images
 		return p.client.Patch(ctx, have, client.MergeFrom(before))
 	})
 	if err != nil {
@@ -161,7 +171,7 @@ func (p *pulls) remove(ctx context.Context, policy *prepullv1alpha1.PrepullPolic
 func prepullPolicy(wish *pullWish) *prepullv1alpha1.PrepullPolicy {
 	out := &prepullv1alpha1.PrepullPolicy{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: wish.name, Labels: map[string]string{labelManagedBy: Name},
+			Name: pullName(wish.policy), Labels: map[string]string{labelManagedBy: Name},
 			// No blockOwnerDeletion: setting it needs rights on the owner's finalizers, and nothing has to wait for this.
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: "GatePolicy", Name: wish.policy.Name, UID: wish.policy.UID, Controller: new(true),

@@ -37,25 +37,27 @@ type source struct {
 	book     *book
 	log      logr.Logger
 
-	queue      atomic.Pointer[queue] // nil until Start; nodes may come before
-	synced     []toolscache.InformerSynced
-	boundOnce  sync.Once
-	fleetReady atomic.Bool
-	warm       atomic.Bool // the first view is complete
-	expiry     bell        // a reservation was made
-	bells      []bell      // of those who look at the waitlist as a whole
+	queue     atomic.Pointer[queue] // nil until Start; nodes may come before
+	synced    []toolscache.InformerSynced
+	boundOnce sync.Once
+	fleet     fleetInputs
+	warm      atomic.Bool // the first view is complete
+	expiry    bell        // a reservation was made
+	deletions bell        // a policy was deleted
+	bells     []bell      // of those who look at the waitlist as a whole
 }
 
 func newSource(mgr ctrl.Manager, c clients, list *waitlist, log logr.Logger) *source {
 	s := &source{
-		cache: mgr.GetCache(), clients: c.typed, waitlist: list, shapes: gates.NewShapes(), log: log, expiry: newBell(),
-		objects: &objects{client: c.metadata, log: log},
+		cache: mgr.GetCache(), clients: c.typed, waitlist: list, shapes: gates.NewShapes(), log: log, expiry: newBell(), deletions: newBell(),
+		objects: &objects{client: c.metadata, typed: c.typed, log: log},
 		named:   &named{dynamic: c.dynamic, clients: c.typed, mapper: mgr.GetRESTMapper(), log: log},
 	}
 	arrived := func(dependency gates.Dependency) { s.enqueue(list.arrived(dependency)) }
 	s.objects.arrived, s.named.changed = arrived, arrived
+	s.objects.answered = func() { s.enqueue(list.everyone()) }
 	list.sources = factSources{
-		exists: s.objects.exists, object: s.named.object, readyEndpoints: s.named.readyEndpoints, fleetReady: s.fleetReady.Load,
+		exists: s.objects.exists, object: s.named.object, readyEndpoints: s.named.readyEndpoints, fleetProblem: s.fleet.problem,
 		need: func(dependency gates.Dependency) {
 			s.objects.need(dependency)
 			s.named.need(dependency)
@@ -74,13 +76,16 @@ func (s *source) Start(ctx context.Context, q queue) error {
 		return err
 	}
 	go s.expireReservations(ctx)
+	go s.settleDeleted(ctx)
+	go s.awaitNodes(ctx)
 	return s.watchUnscheduled(ctx)
 }
 
-// WaitForSync returns when everything that was there at the start has been seen.
+// WaitForSync returns when the pods and policies that were there at the start have been seen. What is not known of nodes
+// then holds no pod beyond its deadline.
 func (s *source) WaitForSync(ctx context.Context) error {
 	if !toolscache.WaitForCacheSync(ctx.Done(), s.synced...) {
-		return fmt.Errorf("wait for the first view of pods, policies and nodes: %w", context.Cause(ctx))
+		return fmt.Errorf("wait for the first view of pods and policies: %w", context.Cause(ctx))
 	}
 	s.warm.Store(true)
 	s.enqueue(s.waitlist.open())
@@ -91,7 +96,10 @@ func (s *source) WaitForSync(ctx context.Context) error {
 // ready fails until the replica could lift gates at once.
 func (s *source) ready(*http.Request) error {
 	if !s.warm.Load() {
-		return errors.New("pods, policies and nodes have not been listed yet")
+		return errors.New("pods and policies have not been listed yet")
+	}
+	if problem := s.fleet.problem(); problem != "" && s.fleet.wanted() {
+		return errors.New(problem)
 	}
 	return nil
 }
@@ -107,16 +115,16 @@ func (s *source) follow(nodes *nodewatch.Watch) {
 			}
 		},
 		Delete: func(name string) {
-			s.waitlist.deleteNode(name)
+			s.enqueue(s.waitlist.deleteNode(name))
 			s.ring()
 		},
 	})
-	s.synced = append(s.synced, nodes.HasSynced)
+	s.fleet.nodes = nodes.Synced()
 }
 
 // run begins a watch that must have synced before any pod is decided on.
 func (s *source) run(ctx context.Context, informer toolscache.SharedIndexInformer, handler toolscache.ResourceEventHandler) error {
-	if err := logWatchErrors(informer, s.log); err != nil {
+	if err := logWatchErrors(informer, s.log, nil); err != nil {
 		return err
 	}
 	registration, err := informer.AddEventHandler(handler)
@@ -172,42 +180,6 @@ func (s *source) refresh(pod *corev1.Pod) error {
 	return nil
 }
 
-// watchBound begins to watch bound pods, once: their requests are what makes a node full. It is begun with the first
-// policy that asks where pods could run.
-func (s *source) watchBound(ctx context.Context) error {
-	var err error
-	s.boundOnce.Do(func() { err = s.startBound(ctx) })
-	return err
-}
-
-func (s *source) startBound(ctx context.Context) error {
-	informer, err := newPodInformer(s.clients.CoreV1().RESTClient(), selectBound, transformBound)
-	if err != nil {
-		return err
-	}
-	registration, err := informer.AddEventHandler(handlers(
-		func(pod *boundPod) { s.enqueue(s.waitlist.bindPod(pod)) },
-		func(pod *boundPod) {
-			s.enqueue(s.waitlist.unbindPod(pod))
-			s.ring()
-		}))
-	if err != nil {
-		return fmt.Errorf("watch bound pods: %w", err)
-	}
-	if err := logWatchErrors(informer, s.log); err != nil {
-		return err
-	}
-	go informer.RunWithContext(ctx)
-	go func() {
-		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
-			s.fleetReady.Store(true)
-			s.enqueue(s.waitlist.everyone())
-			s.ring()
-		}
-	}()
-	return nil
-}
-
 // watchPolicies keeps the set of policies in force.
 func (s *source) watchPolicies(ctx context.Context) error {
 	informer, err := s.cache.GetInformer(ctx, &v1alpha1.GatePolicy{})
@@ -220,7 +192,10 @@ func (s *source) watchPolicies(ctx context.Context) error {
 				s.enforce(ctx, inForce)
 			}
 		},
-		func(policy *v1alpha1.GatePolicy) { s.enforce(ctx, s.book.remove(policy)) }))
+		func(policy *v1alpha1.GatePolicy) {
+			s.enforce(ctx, s.book.remove(policy, time.Now()))
+			s.deletions.ring()
+		}))
 	if err != nil {
 		return fmt.Errorf("watch GatePolicies: %w", err)
 	}

@@ -31,11 +31,11 @@ type waitlist struct {
 // factSources are where facts other than pods and nodes come from. They are called with the waitlist locked and must
 // not block.
 type factSources struct {
-	exists         func(gates.Dependency) bool
-	object         func(gates.Dependency) (gates.Object, bool)
-	readyEndpoints func(gates.Dependency) int
-	// fleetReady says whether nodes and bound pods are known; before that no room is given away.
-	fleetReady func() bool
+	exists         func(gates.Dependency) gates.Existence
+	object         func(gates.Dependency) (gates.Object, gates.Existence)
+	readyEndpoints func(gates.Dependency) (int, gates.Existence)
+	// fleetProblem says why nodes and bound pods are not known, "" where they are; before that no room is given away.
+	fleetProblem func() string
 	// need is told of each thing that a first pod waits for, drop of each that no pod waits for any more.
 	need, drop func(gates.Dependency)
 }
@@ -52,6 +52,27 @@ type waiting struct {
 	woken bool
 	// prefers says that a gate which is gone already was lifted by a policy that steers; the last one takes that along.
 	prefers bool
+	clock   podClock
+	// missing is what its gates waited for at the last look, by gate.
+	missing map[string][]gates.Unmet
+}
+
+// podClock says since when nobody but us holds a pod.
+type podClock struct {
+	since  time.Time // zero until somebody has looked
+	others bool      // others held it at the last look
+}
+
+// read looks at the clock. written is when the pod was last written before anybody looked.
+func (c *podClock) read(others bool, written, now time.Time) gates.Clock {
+	switch {
+	case c.since.IsZero():
+		c.since = written
+	case c.others && !others:
+		c.since = now
+	}
+	c.others = others
+	return gates.Clock{Now: now, Since: c.since, Paused: others}
 }
 
 // has says whether the pod has the gate, as far as we know.
@@ -81,7 +102,7 @@ func (w *waitlist) setPod(pod *gates.Pod, now time.Time) []types.NamespacedName 
 	if old != nil && !pod.Deleting {
 		wake = w.leftGate(old, pod)
 	}
-	if pod.Steered && len(pod.Gates) == 0 && !pod.Deleting {
+	if pod.Steered && !pod.Deleting {
 		w.steered[pod.Key()] = pod
 	} else {
 		delete(w.steered, pod.Key())
@@ -90,23 +111,36 @@ func (w *waitlist) setPod(pod *gates.Pod, now time.Time) []types.NamespacedName 
 		if old != nil {
 			w.remove(old)
 		}
-		switch {
-		case pod.Deleting:
-			wake = append(wake, w.wake(w.fleet.Release(pod.UID))...)
-		case len(w.policies) > 0:
-			w.fleet.Adopt(pod, now)
-		}
-		return wake
+		return append(wake, w.setGateless(old, pod, now)...)
 	}
 	next := &waiting{Pod: pod}
 	if old != nil {
-		next.prefers = old.prefers
+		next.prefers, next.clock, next.missing = old.prefers, old.clock, old.missing
 		next.lifted = slices.DeleteFunc(old.lifted, func(gate string) bool { return !hasGate(pod, gate) })
 		w.replace(old, next)
 	} else {
 		w.insert(next)
 	}
 	return append(wake, pod.Key())
+}
+
+// setGateless takes a pod that the scheduler looks after, or that goes. The caller holds the lock.
+func (w *waitlist) setGateless(old *waiting, pod *gates.Pod, now time.Time) []types.NamespacedName {
+	switch {
+	case pod.Deleting:
+		wake := w.wake(w.fleet.Forget(pod.UID))
+		if old != nil {
+			wake = append(wake, w.askAgain(old)...)
+		}
+		return wake
+	case pod.Nominated != "":
+		return w.wake(w.fleet.Nominate(pod))
+	}
+	wake := w.wake(w.fleet.Withdraw(pod.UID))
+	if len(w.policies) > 0 {
+		w.fleet.Adopt(pod, now)
+	}
+	return wake
 }
 
 // replace puts a newer view of a pod in the place of an older one. What it waits for is kept open in between: a watch
@@ -133,12 +167,13 @@ func (w *waitlist) deletePod(pod *gates.Pod) []types.NamespacedName {
 	if now := w.steered[pod.Key()]; now != nil && now.UID == pod.UID {
 		delete(w.steered, pod.Key())
 	}
+	w.fleet.Unseen(pod.UID, time.Now())
 	old := w.pods[pod.Key()]
 	if old == nil || old.UID != pod.UID {
 		return nil
 	}
 	w.remove(old)
-	return w.askAgain(old)
+	return append(w.askAgain(old), w.wake(nil)...)
 }
 
 func (w *waitlist) insert(pod *waiting) {
@@ -163,6 +198,7 @@ func (w *waitlist) insert(pod *waiting) {
 }
 
 func (w *waitlist) remove(pod *waiting) {
+	w.fleet.Leave(pod.UID)
 	delete(w.pods, pod.Key())
 	for _, gate := range pod.Gates {
 		w.takeGate(gate, pod)
@@ -217,7 +253,7 @@ func (w *waitlist) setPolicies(policies map[string]*gates.Policy) []types.Namesp
 	}
 	for _, key := range out {
 		old := w.pods[key]
-		w.replace(old, &waiting{Pod: old.Pod, lifted: old.lifted, prefers: old.prefers})
+		w.replace(old, &waiting{Pod: old.Pod, lifted: old.lifted, prefers: old.prefers, clock: old.clock, missing: old.missing})
 	}
 	return out
 }
@@ -258,16 +294,18 @@ func (w *waitlist) setNode(node *gates.Node) (wake []types.NamespacedName, chang
 	return w.wake(improved), improved != nil
 }
 
-func (w *waitlist) deleteNode(name string) {
+// deleteNode returns the pods that counted on the node.
+func (w *waitlist) deleteNode(name string) []types.NamespacedName {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fleet.DeleteNode(name)
+	return w.wake(nil)
 }
 
 func (w *waitlist) bindPod(pod *boundPod) []types.NamespacedName {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.wake(w.fleet.Bind(pod.uid, pod.node, pod.requests))
+	return w.wake(w.fleet.Bind(pod.uid, pod.node, pod.takes))
 }
 
 func (w *waitlist) unbindPod(pod *boundPod) []types.NamespacedName {
@@ -284,7 +322,7 @@ func (w *waitlist) expire(now time.Time) (wake []types.NamespacedName, next time
 	return w.wake(freed), next
 }
 
-// wake lists the pods that wait for any of the dependencies. Pods that wait for an image are left to sleep when no warm
+// wake lists the pods that wait for any of the dependencies, and those whose node has filled up or gone. Pods that wait for an image are left to sleep when no warm
 // node has room for them: ten thousand pods need not look at each node that frees one place.
 func (w *waitlist) wake(dependencies []gates.Dependency) []types.NamespacedName {
 	if !w.awake {
@@ -293,11 +331,12 @@ func (w *waitlist) wake(dependencies []gates.Dependency) []types.NamespacedName 
 	var out []types.NamespacedName
 	for _, dependency := range dependencies {
 		for key, pod := range w.waiters[dependency] {
-			if !pod.woken && (dependency.Kind != gates.KindImage || w.fleet.HasRoom(pod.Shape)) {
+			if !pod.woken && (dependency.Kind != gates.KindImage || w.fleet.Improved(pod.Shape)) {
 				pod.woken = true
 				out = append(out, key)
 			}
 		}
 	}
-	return out
+	w.fleet.Settled()
+	return append(out, w.fleet.Lost()...)
 }

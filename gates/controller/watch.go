@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 
-	"headstart.dev/internal/resources"
+	"headstart.dev/internal/room"
 )
 
 // Selectors of the two pod watches. Every pod is in at most one of them.
@@ -23,11 +23,11 @@ const (
 
 // boundPod is a pod that takes room on a node.
 type boundPod struct {
-	key      types.NamespacedName
-	uid      types.UID
-	version  string
-	node     string
-	requests resources.List
+	key     types.NamespacedName
+	uid     types.UID
+	version string
+	node    string
+	takes   room.Pod
 }
 
 // GetObjectMeta makes a boundPod an object for caches.
@@ -59,7 +59,7 @@ func newPodInformer(client rest.Interface, selector string, transform func(*core
 func transformBound(pod *corev1.Pod) (any, error) {
 	return &boundPod{
 		key: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID, version: pod.ResourceVersion,
-		node: pod.Spec.NodeName, requests: resources.Requests(pod),
+		node: pod.Spec.NodeName, takes: room.Takes(pod),
 	}, nil
 }
 
@@ -87,10 +87,13 @@ func handlers[T any](set, remove func(T)) toolscache.ResourceEventHandler {
 	}
 }
 
-// logWatchErrors makes an informer's trouble visible as one line an attempt; it retries by itself.
-func logWatchErrors(informer toolscache.SharedIndexInformer, log logr.Logger) error {
+// logWatchErrors makes an informer's trouble visible as one line an attempt, and tells of it; it retries by itself.
+func logWatchErrors(informer toolscache.SharedIndexInformer, log logr.Logger, tell func(error)) error {
 	err := informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *toolscache.Reflector, err error) {
 		log.V(1).Info("watch interrupted", "reason", err.Error())
+		if tell != nil {
+			tell(err)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("set watch error handler: %w", err)

@@ -33,16 +33,18 @@ const (
 	PlacementRequired Placement = "Required"
 )
 
-// Overflow says what happens to pods that the warm nodes cannot hold.
-// +kubebuilder:validation:Enum=Wait;Release
+// Overflow says what happens to pods for which waiting for nodes cannot help.
+// +kubebuilder:validation:Enum=Hold;Release;Wait
 type Overflow string
 
-// What happens to pods that the warm nodes cannot hold.
+// What happens to pods for which waiting for nodes cannot help.
 const (
-	// OverflowWait lets them wait for room, until the deadline.
-	OverflowWait Overflow = "Wait"
+	// OverflowHold lets them wait until the deadline.
+	OverflowHold Overflow = "Hold"
 	// OverflowRelease lifts their gate at once, unsteered.
 	OverflowRelease Overflow = "Release"
+	// OverflowWait is the earlier name of OverflowHold.
+	OverflowWait Overflow = "Wait"
 )
 
 // GatePolicySpec says which gate is meant, what a pod that carries it waits for, and what happens when that never comes.
@@ -64,7 +66,8 @@ type GatePolicySpec struct {
 	// +required
 	Requires []Requirement `json:"requires"`
 
-	// deadline is how long a pod waits at most, counted from its creation.
+	// deadline is how long a pod waits at most, counted from its creation or from when the last gate of others went: while
+	// a queue holds the pod, the time is the queue's.
 	// +kubebuilder:default="5m"
 	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="deadline must be longer than 0s: write 5m, or onDeadline: Hold to wait for ever"
 	// +optional
@@ -75,9 +78,11 @@ type GatePolicySpec struct {
 	// +optional
 	OnDeadline OnDeadline `json:"onDeadline,omitempty"`
 
-	// overflow says what happens to a pod whose images are warm on nodes where it could run, all of which are full: Wait
-	// for room until the deadline, or Release the gate at once, unsteered, so that an autoscaler can act on the pod.
-	// +kubebuilder:default=Wait
+	// overflow says what happens to a pod for which waiting for nodes cannot help, because no node could run it now or soon
+	// (preemption counted) and nothing brings nodes while it is gated: Release, the default, lifts the gate at once,
+	// unsteered, so that an autoscaler sees the pod; Hold lets it wait until the deadline. Release that is written out also
+	// lifts the gate where the nodes that are warm are full and others have room. A gang of which some could run now waits
+	// for the rest; so does one under onDeadline Hold.
 	// +optional
 	Overflow Overflow `json:"overflow,omitempty"`
 
@@ -144,6 +149,7 @@ type Requirement struct {
 // node selector, affinity, tolerations and resource requests fit what is free.
 // +kubebuilder:validation:XValidation:rule="!has(self.maxPullNodes) || !has(self.minNodes) || self.maxPullNodes >= self.minNodes",message="maxPullNodes must not be below minNodes, or the pods would wait for nodes that nobody asks to pull"
 // +kubebuilder:validation:XValidation:rule="!has(self.maxPullNodes) || (has(self.pull) && self.pull)",message="maxPullNodes has no meaning without pull: true"
+// +kubebuilder:validation:XValidation:rule="!has(self.allow) || (has(self.pull) && self.pull)",message="allow has no meaning without pull: true"
 type ImagesRequirement struct {
 	// minNodes is how many such nodes there must be.
 	// +kubebuilder:default=1
@@ -152,8 +158,9 @@ type ImagesRequirement struct {
 	// +optional
 	MinNodes int32 `json:"minNodes,omitempty"`
 
-	// pull asks the agents of nodes where waiting pods could run to fetch their images, by a PrepullPolicy that belongs to
-	// this GatePolicy and goes away when no pod waits for its images any more. Nodes pull with their own credentials, not
+	// pull asks the agents of nodes where waiting pods could run to fetch their images, by the one PrepullPolicy that belongs
+	// to this GatePolicy and goes away when no pod waits for images any more. At most 60 images are pulled at a time, 10 of
+	// them for the pods of one namespace. Nodes pull with their own credentials, not
 	// with the pods' imagePullSecrets.
 	// +optional
 	Pull bool `json:"pull,omitempty"`
@@ -164,6 +171,15 @@ type ImagesRequirement struct {
 	// +kubebuilder:validation:Maximum=1000
 	// +optional
 	MaxPullNodes int32 `json:"maxPullNodes,omitempty"`
+
+	// allow lists the registries whose images are pulled so: registry.example, or registry.example/team for what begins so.
+	// By default those of which some node has an image already: who may make pods cannot have nodes pull from anywhere.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	// +optional
+	Allow []string `json:"allow,omitempty"`
 }
 
 // ReferencesRequirement waits for the objects that a pod names in its own namespace, and for the cluster's classes that
@@ -245,19 +261,50 @@ type ServiceRequirement struct {
 // GangRequirement waits until all members of a gang are there, everything else that the policy requires holds for each
 // of them, and they fit on the nodes together. Then the gate is lifted from all of them. When a member is past the gate
 // (the controller was killed half way, or a deadline or another controller lifted it), the others follow at once.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.size) != has(self.sizeFrom)",message="a gang needs size: how many members there must be, or in its place sizeFrom: Label, Annotation, Owner or PodGroup"
+// +kubebuilder:validation:XValidation:rule="has(self.label) || (has(self.sizeFrom) && self.sizeFrom in ['Owner', 'PodGroup'])",message="label is missing: the key of the pod label whose value names the gang, as job-name"
+// +kubebuilder:validation:XValidation:rule="!has(self.sizeKey) || (has(self.sizeFrom) && self.sizeFrom in ['Label', 'Annotation'])",message="sizeKey has no meaning without sizeFrom: Label or Annotation"
 type GangRequirement struct {
-	// label is the key of the pod label whose value names the gang, within the pod's namespace: job-name.
+	// label is the key of the pod label whose value names the gang, within the pod's namespace: job-name. Without it, under
+	// sizeFrom Owner or PodGroup, a gang is the pods of one owner, or of one PodGroup.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=316
-	// +required
-	Label string `json:"label"`
+	// +optional
+	Label string `json:"label,omitempty"`
 
 	// size is how many members there must be.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
-	// +required
-	Size int32 `json:"size"`
+	// +optional
+	Size int32 `json:"size,omitempty"`
+
+	// sizeFrom says where each gang's size is written: in a Label or an Annotation of its pods, in the object that controls
+	// them (Owner: the parallelism of a Job, else replicas), or in the PodGroup of scheduling.k8s.io that they name.
+	// +optional
+	SizeFrom SizeFrom `json:"sizeFrom,omitempty"`
+
+	// sizeKey is the key of that label or annotation.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	// +optional
+	SizeKey string `json:"sizeKey,omitempty"`
 }
+
+// SizeFrom says where the size of a gang is written.
+// +kubebuilder:validation:Enum=Label;Annotation;Owner;PodGroup
+type SizeFrom string
+
+// Where the size of a gang is written.
+const (
+	SizeFromLabel      SizeFrom = "Label"
+	SizeFromAnnotation SizeFrom = "Annotation"
+	SizeFromOwner      SizeFrom = "Owner"
+	SizeFromPodGroup   SizeFrom = "PodGroup"
+)
+
+// DefaultSizeKey is the key of the label or annotation that has a gang's size where sizeKey does not say.
+const DefaultSizeKey = "headstart.dev/gang-size"
 
 // GatePolicyStatus tells what the policy does at present. It holds counts, never lists of pods.
 type GatePolicyStatus struct {

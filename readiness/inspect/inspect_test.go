@@ -9,11 +9,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"headstart.dev/agent/timeline"
 	"headstart.dev/gates"
 	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
 	"headstart.dev/internal/resources"
+	"headstart.dev/internal/room"
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/inspect"
 	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
@@ -117,8 +119,12 @@ func TestPod(t *testing.T) {
 	}{
 		"what is missing, and until when": {
 			func(*corev1.Pod) {}, false,
-			[]string{"policy config lifts it at the latest in 4m0s", "ConfigMap shop/flags does not exist", "kueue.x-k8s.io/admission", "no GatePolicy names this gate", "1 nodes are held"},
+			[]string{"policy config; its deadline does not run while others hold the pod", "ConfigMap shop/flags does not exist", "kueue.x-k8s.io/admission", "no GatePolicy names this gate", "1 nodes are held"},
 			inspect.PodGated,
+		},
+		"nobody else holds it": {
+			func(p *corev1.Pod) { p.Spec.SchedulingGates = p.Spec.SchedulingGates[:1] }, false,
+			[]string{"policy config lifts it at the latest in 4m0s"}, inspect.PodGated,
 		},
 		"all is there": {func(*corev1.Pod) {}, true, []string{"about to be lifted"}, inspect.PodGated},
 		"on a node":    {func(p *corev1.Pod) { p.Spec.NodeName = "a" }, true, []string{"on node a"}, inspect.PodScheduled},
@@ -133,7 +139,7 @@ func TestPod(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := gatedPod()
 			tc.change(pod)
-			facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) bool { return tc.there }}
+			facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) gates.Existence { return gates.There(tc.there) }}
 			report, err := inspect.Pod(pod, policies, facts, nodes, now)
 			require.NoError(t, err)
 			require.Equal(t, tc.state, report.State)
@@ -144,6 +150,25 @@ func TestPod(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestThePolicyInForceIsExplained(t *testing.T) {
+	named := func(name string, age time.Duration, r gatesv1alpha1.Requirement) gatesv1alpha1.GatePolicy {
+		return gatesv1alpha1.GatePolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), CreationTimestamp: metav1.NewTime(now.Add(-age))},
+			Spec:       gatesv1alpha1.GatePolicySpec{GateName: "example.com/config", Requires: []gatesv1alpha1.Requirement{r}},
+		}
+	}
+	references := gatesv1alpha1.Requirement{References: &gatesv1alpha1.ReferencesRequirement{}}
+	broken := gatesv1alpha1.Requirement{Object: &gatesv1alpha1.ObjectRequirement{APIVersion: "v1", Kind: "ConfigMap", Name: "x", Expression: "object +"}}
+	holds := named("holds", time.Hour, references)
+	holds.Status.Conditions = []metav1.Condition{{Type: "Satisfiable", Status: metav1.ConditionFalse, Message: "the API server refused to lift the gate: no"}}
+	policies := []gatesv1alpha1.GatePolicy{named("broken", 2*time.Hour, broken), named("late", time.Minute, references), holds}
+	facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) gates.Existence { return gates.There(true) }}
+	report, err := inspect.Pod(gatedPod(), policies, facts, nil, now)
+	require.NoError(t, err)
+	require.Equal(t, "holds", report.Gates[0].Policy)
+	require.Equal(t, "policy holds: everything holds, but the API server refused to lift the gate: no", report.Gates[0].Describe(now))
 }
 
 func TestAPodIsToldWhichNodesAreWarm(t *testing.T) {
@@ -168,7 +193,7 @@ func TestAPodIsToldWhichNodesAreWarm(t *testing.T) {
 		}
 		fleet.SetNode(gates.ReadNode(&n))
 	}
-	fleet.Bind("other", "full", resources.List{corev1.ResourcePods: 1})
+	fleet.Bind("other", "full", room.Pod{Requests: resources.List{corev1.ResourcePods: 1}})
 	report, err := inspect.Pod(pod, policies, gates.Facts{Fleet: fleet}, nil, now)
 	require.NoError(t, err)
 	require.Equal(t, []gates.WarmNode{{Name: "full", Full: true}, {Name: "roomy"}}, report.Warm.Nodes)

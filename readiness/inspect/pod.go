@@ -7,6 +7,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"headstart.dev/gates"
 	"headstart.dev/gates/v1alpha1"
@@ -47,8 +50,11 @@ type Gate struct {
 	OnDeadline v1alpha1.OnDeadline `json:"onDeadline,omitempty"`
 	// Error says why the policy is not in force.
 	Error string `json:"error,omitempty"`
+	// Problem is what the controller says keeps it from carrying the policy out.
+	Problem string `json:"problem,omitempty"`
 
 	placement v1alpha1.Placement
+	hidden    bool
 }
 
 // The states of a pod.
@@ -74,9 +80,14 @@ func Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nod
 		warm := facts.Fleet.Warmth(compact.Shape)
 		r.Warm = &warm
 	}
+	pointers := make([]*v1alpha1.GatePolicy, 0, len(policies))
+	for i := range policies {
+		pointers = append(pointers, &policies[i])
+	}
+	judged := gates.Judge(pointers, nil)
 	for _, gate := range pod.Spec.SchedulingGates {
 		r.State = PodGated
-		g := explainGate(gate.Name, compact, policies, facts, now)
+		g := explainGate(gate.Name, compact, judged, facts, now)
 		g.Since, g.Next = r.Created, r.next(gate.Name, compact.Gates, g.placement)
 		r.Gates = append(r.Gates, g)
 	}
@@ -93,30 +104,44 @@ func Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nod
 	return r, nil
 }
 
-func explainGate(name string, pod *gates.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, now time.Time) Gate {
+// explainGate explains a gate by the policy that is in force for it, which need not be the first that names it.
+func explainGate(name string, pod *gates.Pod, judged map[types.UID]gates.Judgement, facts gates.Facts, now time.Time) Gate {
 	g := Gate{Name: name}
-	for i := range policies {
-		if policies[i].Spec.GateName != name {
-			continue
+	for _, j := range judged {
+		if j.InForce != nil && j.InForce.GateName == name {
+			g.explain(j, pod, facts, gates.ClockOf(pod, func(gate string) bool { return holdsGate(judged, gate) }, now))
 		}
-		g.Policy = policies[i].Name
-		policy, err := gates.Compile(&policies[i])
-		if err != nil {
-			g.Error = err.Error()
-			return g
-		}
-		g.placement = policy.Placement
-		verdict := policy.Evaluate(pod, facts, now)
-		for _, unmet := range verdict.Unmet {
-			g.Missing = append(g.Missing, clean(unmet.String()))
-		}
-		g.Deadline, g.OnDeadline = verdict.Deadline, v1alpha1.OnDeadlineRelease
-		if policy.Hold {
-			g.OnDeadline = v1alpha1.OnDeadlineHold
-		}
-		return g
 	}
 	return g
+}
+
+func holdsGate(judged map[types.UID]gates.Judgement, gate string) bool {
+	for _, j := range judged {
+		if j.InForce != nil && j.InForce.GateName == gate {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Gate) explain(j gates.Judgement, pod *gates.Pod, facts gates.Facts, clock gates.Clock) {
+	policy := j.InForce
+	g.Policy, g.placement = policy.Name, policy.Placement
+	if policy.Broken() {
+		g.Error = j.Message
+	}
+	verdict := policy.Evaluate(pod, facts, clock)
+	for _, unmet := range verdict.Unmet {
+		g.Missing = append(g.Missing, clean(unmet.String()))
+	}
+	g.Deadline, g.OnDeadline = verdict.Deadline, v1alpha1.OnDeadlineRelease
+	if policy.Hold {
+		g.OnDeadline = v1alpha1.OnDeadlineHold
+	}
+	g.hidden = verdict.WantsNodes() && facts.Fleet != nil && !facts.Fleet.CouldRunSoon(pod.Shape)
+	if c := meta.FindStatusCondition(j.Policy.Status.Conditions, "Satisfiable"); c != nil && c.Status == metav1.ConditionFalse {
+		g.Problem = clean(c.Message)
+	}
 }
 
 // next says what follows when a gate of the pod is lifted.
@@ -151,16 +176,28 @@ func tolerates(pod *corev1.Pod, text string) bool {
 
 // Describe says in a line what holds the gate.
 func (g *Gate) Describe(now time.Time) string {
+	var text string
 	switch {
-	case g.Error != "":
-		return fmt.Sprintf("policy %s is not in force: %s", g.Policy, g.Error)
 	case g.Policy == "":
 		return "no GatePolicy names this gate; whoever put it there has to lift it"
+	case g.Error != "":
+		text = fmt.Sprintf("policy %s cannot be carried out: %s", g.Policy, g.Error)
+	case len(g.Missing) == 0 && g.Problem != "":
+		return fmt.Sprintf("policy %s: everything holds, but %s", g.Policy, g.Problem)
 	case len(g.Missing) == 0:
 		return fmt.Sprintf("policy %s: everything holds, it is about to be lifted", g.Policy)
+	case g.OnDeadline == v1alpha1.OnDeadlineHold:
+		text = fmt.Sprintf("policy %s holds it until everything is there", g.Policy)
+	case g.Deadline.IsZero():
+		text = fmt.Sprintf("policy %s; its deadline does not run while others hold the pod", g.Policy)
+	default:
+		text = fmt.Sprintf("policy %s lifts it at the latest %s", g.Policy, when(g.Deadline, now))
 	}
-	if g.OnDeadline == v1alpha1.OnDeadlineHold {
-		return fmt.Sprintf("policy %s holds it until everything is there", g.Policy)
+	if g.Problem != "" {
+		text += "; " + g.Problem
 	}
-	return fmt.Sprintf("policy %s lifts it at the latest %s", g.Policy, when(g.Deadline, now))
+	if g.hidden {
+		text += "; no node could run the pod now or soon, and no autoscaler sees a gated pod"
+	}
+	return text
 }

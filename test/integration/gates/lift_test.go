@@ -67,7 +67,7 @@ func TestPodIsSteeredToTheWarmNode(t *testing.T) {
 	startController(t, fastConfig())
 	ns, gate := namespace(t, c), "example.com/steer"
 	policy(t, c, "steer", v1alpha1.GatePolicySpec{GateName: gate, Requires: images()})
-	node(t, c, "steer-cold", capacity("8"))
+	node(t, c, "steer-cold", capacity("8"), warm("registry.example/other:v1"))
 	node(t, c, "steer-warm", capacity("2"))
 
 	pod := makePod(ns, "web", gate).create(t, c)

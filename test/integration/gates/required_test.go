@@ -41,7 +41,7 @@ func TestRequiredPodsRunOnWarmNodesOnly(t *testing.T) {
 	startController(t, fastConfig())
 	ns, gate, image := namespace(t, c), "example.com/required", "registry.example/required:v1"
 	policy(t, c, "required", v1alpha1.GatePolicySpec{GateName: gate, Requires: images(), Placement: v1alpha1.PlacementRequired})
-	node(t, c, "required-cold", capacity("64"))
+	node(t, c, "required-cold", capacity("64"), warm("registry.example/other:v1"))
 	node(t, c, "required-warm", capacity("2"))
 	zone := func(b podBuilder) podBuilder {
 		b.pod.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
@@ -119,6 +119,7 @@ func TestRequiredIsReleasedUnsteeredAtTheDeadline(t *testing.T) {
 	policy(t, c, "required-deadline", v1alpha1.GatePolicySpec{
 		GateName: gate, Requires: images(), Placement: v1alpha1.PlacementRequired, Deadline: &metav1.Duration{Duration: 2 * time.Second},
 	})
+	node(t, c, "required-deadline", capacity("4"), warm("registry.example/other:v1"))
 	pod := makePod(ns, "web", gate).image("registry.example/nowhere:v1").create(t, c)
 	require.Nil(t, awaitGates(t, c, pod).Spec.Affinity)
 	awaitEvent(t, c, ns, "web", "GateDeadline", corev1.EventTypeWarning)
