@@ -1,32 +1,11 @@
 package gates
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"strings"
 	"sync"
-	"time"
-
-	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/ext"
 
 	"headstart.dev/gates/v1alpha1"
-)
-
-// expressionCost bounds one evaluation, in CEL's units; a field read costs one. It is the limit that Kubernetes has for
-// one expression of a CRD. Source: kubernetes apiserver/pkg/apis/cel/config.go@v0.37.2 (PerCallLimit).
-const expressionCost = 1_000_000
-
-// listsVersion leaves out distinct, as the sets extension is left out: each compares everything with everything in one step
-// that nothing interrupts. Comprehensions say the same and can be interrupted: a.all(x, x in b).
-const listsVersion = 1
-
-// Where the cost falls short, time does: comparing two large values is charged after it was done, once for each step of a
-// comprehension. Steps are counted in expressionLook. An honest expression takes microseconds.
-const (
-	expressionTime = 250 * time.Millisecond
-	expressionLook = 100
+	"headstart.dev/internal/predicate"
 )
 
 // verdictsKept bounds how many results an expression remembers: one for each object that its pods' namespaces have.
@@ -43,7 +22,7 @@ type Object struct {
 type objectRequirement struct {
 	apiVersion, kind, namespace, name string
 	// program is nil when the object need only exist.
-	program cel.Program
+	program *predicate.Program
 
 	mu       sync.Mutex
 	verdicts map[Dependency]objectVerdict
@@ -63,19 +42,9 @@ func compileObject(r *v1alpha1.ObjectRequirement) (*objectRequirement, error) {
 	if strings.TrimSpace(r.Expression) == "" {
 		return out, nil
 	}
-	env, err := cel.NewEnv(cel.Variable("object", cel.DynType), cel.OptionalTypes(), ext.Strings(), ext.Lists(ext.ListsVersion(listsVersion)))
-	if err != nil {
-		return nil, fmt.Errorf("make CEL environment: %w", err)
-	}
-	ast, issues := env.Compile(r.Expression)
-	if err := issues.Err(); err != nil {
-		return nil, fmt.Errorf("parse object.expression %q: %w", r.Expression, err)
-	}
-	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
-		return nil, fmt.Errorf("parse object.expression %q: it gives %s, want bool: compare it, as in object.data.ready == 'true'", r.Expression, t)
-	}
-	if out.program, err = env.Program(ast, cel.CostLimit(expressionCost), cel.InterruptCheckFrequency(expressionLook)); err != nil {
-		return nil, fmt.Errorf("plan object.expression %q: %w", r.Expression, err)
+	var err error
+	if out.program, err = predicate.Compile(r.Expression); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -127,22 +96,4 @@ func (r *objectRequirement) verdict(dependency Dependency, object Object) object
 	return verdict
 }
 
-func (r *objectRequirement) holds(content map[string]any) error {
-	ctx, cancel := context.WithTimeout(context.Background(), expressionTime)
-	defer cancel()
-	value, _, err := r.program.ContextEval(ctx, map[string]any{"object": content})
-	if ctx.Err() != nil && err != nil {
-		return fmt.Errorf("evaluate expression: it takes more than %v on this object: look at less of it", expressionTime)
-	}
-	if err != nil {
-		return fmt.Errorf("evaluate expression: %w", err)
-	}
-	holds, ok := value.Value().(bool)
-	if !ok {
-		return fmt.Errorf("evaluate expression: it gave %v, want true or false", value.Value())
-	}
-	if !holds {
-		return errors.New("the expression is false")
-	}
-	return nil
-}
+func (r *objectRequirement) holds(content map[string]any) error { return r.program.Holds(content) }
