@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,20 +176,6 @@ func TestPatchIsACompareAndSwap(t *testing.T) {
 		{"op":"remove","path":"/metadata/labels/c"}
 	]`, string(patch))
 	require.True(t, json.Valid(patch))
-}
-
-func TestServerClockLearnsASkewAndIgnoresJitter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newServerClock()
-		c.learn(time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat))
-		require.Zero(t, c.ahead.Load())
-		c.learn(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
-		require.Equal(t, time.Hour, time.Until(c.now()))
-		c.learn(time.Now().Add(time.Hour + time.Second).UTC().Format(http.TimeFormat))
-		require.Equal(t, time.Hour, time.Until(c.now()))
-		c.learn("no date")
-		require.Equal(t, time.Hour, time.Until(c.now()))
-	})
 }
 
 func TestMetricsFollowTheConventions(t *testing.T) {
