@@ -2,10 +2,13 @@ package readiness
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"headstart.dev/readiness/v1alpha1"
 )
 
 // ConflictsWith says in one line how the two rules disagree about a taint that both use, or "". Two rules may share a
@@ -24,14 +27,51 @@ func (r *Rule) ConflictsWith(other *Rule) string {
 
 // ProbesRefused says in one line that agents do not run the rule's exec probes.
 func (r *Rule) ProbesRefused() string {
+	return fmt.Sprintf("agents of held nodes do not run the exec probe of %s: set allowExec: true in the agent's config, or write httpGet, tcpSocket or grpc in the readinessProbe",
+		strings.Join(r.execs(), ", "))
+}
+
+// HasExec says whether the rule has a probe that runs a command on nodes.
+func (r *Rule) HasExec() bool {
+	return slices.ContainsFunc(r.DaemonSets, func(d DaemonSet) bool { return d.ExecProbe })
+}
+
+// RunsExec says whether the node's agent was seen to run a command for the rule: it reports the probe, and not that it may
+// not run it.
+func (f *Facts) RunsExec(r *Rule) bool {
+	return slices.ContainsFunc(r.DaemonSets, func(d DaemonSet) bool {
+		return d.ExecProbe && !slices.Contains(f.Refused, d.ProbeCondition) && f.condition(d.ProbeCondition) != nil
+	})
+}
+
+// ExecRefused says in one line why the rule is not in force while no agent is seen to run its commands.
+func (r *Rule) ExecRefused() string {
+	return fmt.Sprintf("no agent is seen to run the command of the readinessProbe of %s, so no node is held for it: write httpGet, tcpSocket, grpc or kubectl wait --for=condition=C pod -l S -n N, or set allowExec: true in the config of the agents",
+		strings.Join(r.execs(), ", "))
+}
+
+// BudgetUsedUp says in one line that the rule's budget keeps it from so many nodes.
+func (r *Rule) BudgetUsedUp(nodes int) string {
+	what := "within " + r.Budget.Window.String()
+	if r.OnTimeout == v1alpha1.TimeoutDeleteNodeClaim {
+		what = fmt.Sprintf("%s of its NodeClaims deleted %s", r.Budget.Deletions, what)
+		if !r.Budget.Reholds.Unbounded() {
+			what = fmt.Sprintf("%s of its nodes held again or ", r.Budget.Reholds) + what
+		}
+	} else {
+		what = fmt.Sprintf("%s of its nodes held again %s", r.Budget.Reholds, what)
+	}
+	return fmt.Sprintf("the budget is used up (%s), and %d nodes are left as they are: look for what they have in common, then raise spec.budget or wait", what, nodes)
+}
+
+func (r *Rule) execs() []string {
 	var probes []string
 	for i := range r.DaemonSets {
 		if r.DaemonSets[i].ExecProbe {
 			probes = append(probes, r.DaemonSets[i].String())
 		}
 	}
-	return fmt.Sprintf("agents of held nodes do not run the exec probe of %s: set allowExec: true in the agent's config, or write httpGet, tcpSocket or grpc in the readinessProbe",
-		strings.Join(probes, ", "))
+	return probes
 }
 
 // Unsatisfiable says in one line what the rule waits for that cannot come while its taint is on the node, or "". in returns

@@ -29,6 +29,8 @@ const (
 	StateUndecided State = "Undecided"
 	// StateForeign: another controller carries the rule out; its taint is left as it is.
 	StateForeign State = "Foreign"
+	// StateSuspended: the rule is suspended; the node is left as it is.
+	StateSuspended State = "Suspended"
 )
 
 // Decision is what one rule says of one node at one instant.
@@ -47,6 +49,12 @@ type Decision struct {
 	DeleteNodeClaim bool
 	// Recheck is when time alone will change the decision; zero for never.
 	Recheck time.Time
+	// Again and Braked are the caller's to note: that it saw the rule release the node before it holds it now, and that the
+	// rule's budget keeps it from what is due.
+	Again, Braked bool
+	// Met says that all that the rule requires is there, and MetSince since when it is so or not so, for a rule with damping.
+	Met      bool
+	MetSince time.Time
 
 	// entry is the record's entry of the rule (or of the rule that it replaces) and whether there is one.
 	entry    Entry
@@ -54,6 +62,8 @@ type Decision struct {
 	rearmed  bool
 	existing bool
 	blind    Blind
+	// restrained says that the node is kept from a hold that is due: it is not held, and nothing is written for the rule.
+	restrained bool
 	// stray says that the rule's taint is on a node that it does not govern, and for longer than it would have held it.
 	stray bool
 }
@@ -77,6 +87,10 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 		d.State = StateForeign
 		return d
 	}
+	if r.Suspended {
+		d.State = StateSuspended
+		return d
+	}
 	if d.rebooted(f) {
 		d.rearmed = true
 		d.entry = Entry{}
@@ -92,8 +106,10 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 	}
 	v := check(r, f, d.rearmed || d.entry.Rearmed, now)
 	d.Recheck = v.expires
-	if len(v.unmet) == 0 {
+	d.lasts(f, len(v.unmet) == 0, now)
+	if d.Met {
 		d.State = StateReleased
+		d.delayRelease(f, now)
 		return d
 	}
 	d.Reasons = v.unmet
@@ -103,6 +119,9 @@ func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 	}
 	if d.ignores(f) {
 		d.State, d.Reasons = StateIgnored, nil
+		return d
+	}
+	if d.delayHold(f, now) {
 		return d
 	}
 	d.hold(f, now)

@@ -48,6 +48,9 @@ func ExplainFacts(f *Facts, rules []*Rule, now time.Time) []Explanation {
 		if d.State == StateUnbound {
 			continue
 		}
+		if d.State == StateHeld && r.HasExec() && !d.Tainted(f) && !f.RunsExec(r) {
+			d.Restrain()
+		}
 		tainted := findTaint(f.Node.Spec.Taints, &r.Taint) != nil
 		if f.Partial && d.State == StateHeld && !tainted && d.hasEntry && d.entry.State == EntryDone {
 			d.State, d.Reasons = StateReleased, nil

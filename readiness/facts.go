@@ -27,6 +27,13 @@ type Facts struct {
 	OldNode, OldBoot Marks
 	// Blind says what of a rule's requirements cannot be looked at now. Nil: all can.
 	Blind func(*Rule) Blind
+	// Devices is how many devices each DRA driver has published for the node; nil for none.
+	Devices map[string]int
+	// Objects says how an object of the cluster is. Nil: none was looked at.
+	Objects func(*Object) ObjectState
+	// Lasting says since when all that a rule requires is there, or is not, as Decision.Met and MetSince said it last.
+	// Nil: nothing is known.
+	Lasting func(types.UID) (met bool, since time.Time, known bool)
 	// Refused are the types of those conditions by which the agent says that it may not run a rule's probe; nil for none.
 	Refused []corev1.NodeConditionType
 	// Partial says that Pods, DaemonSets and CSIDrivers were not looked at (kubectl headstart why): what depends on
@@ -59,6 +66,8 @@ type Pod struct {
 	Labels      map[string]string
 	Ready       bool
 	Terminating bool
+	// True are the types of its conditions that are True, joined by JoinTrue.
+	True string
 	// Changed is when Ready last changed, by the node's clock; zero where it never did.
 	Changed time.Time
 	// CreatedAt is when the pod was made, by the API server's clock, and StartedAt when the last of its containers was

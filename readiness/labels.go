@@ -30,7 +30,7 @@ func (p *planner) labels() {
 			want[label] = want[label] || false
 		}
 	}
-	for d := range p.enforced {
+	for d := range p.governing {
 		for i := range d.Rule.Optional {
 			opt := &d.Rule.Optional[i]
 			if opt.ReadyLabel != "" {
@@ -46,12 +46,17 @@ func (p *planner) labels() {
 			}
 		}
 	}
+	p.keepSuspended(want)
 	for label, on := range want {
 		have, there := p.facts.Node.Labels[label]
+		_, derived := derivedLabels[label]
+		own := derived || slices.Contains(p.facts.Record.Labels, label)
 		switch {
+		case there && have != readyLabel && !derived:
+			// Somebody else's value: it is left as it is, and is not ours to take off.
 		case on && have != readyLabel:
 			p.change.SetLabels = append(p.change.SetLabels, label)
-		case !on && there:
+		case !on && there && own:
 			p.change.RemoveLabels = append(p.change.RemoveLabels, label)
 		}
 	}
@@ -62,26 +67,39 @@ func (p *planner) labels() {
 	}
 }
 
+// governing yields the decisions that labels follow: those that may write, and those that are only kept from a hold.
+func (p *planner) governing(yield func(*Decision) bool) {
+	for i := range p.decisions {
+		d := &p.decisions[i]
+		if d.writes() || d.restrained && !d.Rule.DryRun {
+			if !yield(d) {
+				return
+			}
+		}
+	}
+}
+
+// keepSuspended takes out the labels of rules that are suspended: they stay as they are.
+func (p *planner) keepSuspended(want map[string]bool) {
+	for i := range p.decisions {
+		d := &p.decisions[i]
+		if d.State != StateSuspended {
+			continue
+		}
+		for j := range d.Rule.Optional {
+			delete(want, d.Rule.Optional[j].ReadyLabel)
+		}
+	}
+}
+
 // optionalReady says whether the optional DaemonSet is ready on the node.
 func (f *Facts) optionalReady(ds *DaemonSet, r *Rule) bool {
 	if f.Partial {
 		return false
 	}
-	if ds.wildcard() && !f.anyFits(ds.Namespace, r) {
-		return false
-	}
 	var v verdict
 	checkDaemonSet(ds, r, f, false, &v)
 	return len(v.unmet) == 0
-}
-
-func (f *Facts) anyFits(namespace string, r *Rule) bool {
-	for _, spec := range f.daemonSets(namespace) {
-		if f.fits(spec, r) {
-			return true
-		}
-	}
-	return false
 }
 
 // namesLabel says whether a rule of today, or a claim, has the label for one of its own.

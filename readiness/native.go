@@ -36,6 +36,7 @@ func FromNative(in *v1alpha1.NodeReadinessRule) (*Rule, error) {
 		RearmOnReboot:   spec.RearmOnReboot,
 		EnforceExisting: spec.ExistingNodes == v1alpha1.ExistingNodesEnforce,
 		DryRun:          spec.DryRun,
+		Suspended:       spec.Suspend,
 	}
 	if r.OnTimeout == "" {
 		r.OnTimeout = v1alpha1.TimeoutRelease
@@ -53,8 +54,24 @@ func FromNative(in *v1alpha1.NodeReadinessRule) (*Rule, error) {
 	if r.Selector != nil && r.Selector.Empty() {
 		return nil, fmt.Errorf("spec.nodeSelector: empty, which would hold every node: for all Linux nodes write matchLabels {kubernetes.io/os: linux}")
 	}
-	if err := r.addDaemonSets(spec); err != nil {
+	if err := checkNames(spec, &r.Taint); err != nil {
 		return nil, err
+	}
+	if r.Budget, err = newBudget(spec.Budget, r.Continuous); err != nil {
+		return nil, err
+	}
+	if err := r.addRequirements(spec); err != nil {
+		return nil, err
+	}
+	return r, r.addDamping(spec.Damping)
+}
+
+// errRequiresNothing refuses a rule that would release every node at once.
+var errRequiresNothing = errors.New("spec: the rule requires nothing: write one of requiredDaemonSets, conditions, csiDrivers, resources, resourceSlices, objects")
+
+func (r *Rule) addRequirements(spec *v1alpha1.NodeReadinessRuleSpec) error {
+	if err := r.addDaemonSets(spec); err != nil {
+		return err
 	}
 	for i := range spec.Conditions {
 		r.Conditions = append(r.Conditions, nativeCondition(&spec.Conditions[i]))
@@ -63,9 +80,38 @@ func FromNative(in *v1alpha1.NodeReadinessRule) (*Rule, error) {
 		if want.Min.IsZero() {
 			want.Min = resource.MustParse("1")
 		}
+		if want.Min.Sign() < 0 {
+			return fmt.Errorf("spec.resources: min %s of %s is not above 0", want.Min.String(), want.Name)
+		}
 		r.Resources = append(r.Resources, Resource{Name: corev1.ResourceName(want.Name), Min: want.Min})
 	}
-	return r, nil
+	for _, want := range spec.ResourceSlices {
+		r.Devices = append(r.Devices, Devices{Driver: want.Driver, Min: int(max(1, want.Min))})
+	}
+	for i := range spec.Objects {
+		o := &spec.Objects[i]
+		r.Objects = append(r.Objects, Object{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Namespace, Name: o.Name, Expression: strings.TrimSpace(o.Expression)})
+	}
+	if len(r.DaemonSets)+len(r.Conditions)+len(r.CSIDrivers)+len(r.Resources)+len(r.Devices)+len(r.Objects) == 0 {
+		return errRequiresNothing
+	}
+	return nil
+}
+
+func (r *Rule) addDamping(in *v1alpha1.Damping) error {
+	if in == nil {
+		return nil
+	}
+	if in.HoldAfter != nil {
+		r.HoldAfter = in.HoldAfter.Duration
+	}
+	if in.ReleaseAfter != nil {
+		r.ReleaseAfter = in.ReleaseAfter.Duration
+	}
+	if r.HoldAfter < 0 || r.ReleaseAfter < 0 {
+		return fmt.Errorf("spec.damping: holdAfter %s and releaseAfter %s may not be negative", r.HoldAfter, r.ReleaseAfter)
+	}
+	return nil
 }
 
 func (r *Rule) addDaemonSets(spec *v1alpha1.NodeReadinessRuleSpec) error {
@@ -75,11 +121,12 @@ func (r *Rule) addDaemonSets(spec *v1alpha1.NodeReadinessRuleSpec) error {
 		if err != nil {
 			return err
 		}
-		ds := DaemonSet{Namespace: in.Namespace, Name: in.Name, Selector: sel}
+		ds := DaemonSet{Namespace: in.Namespace, Name: in.Name, Selector: sel, Except: in.Except}
 		ds.Report = ds.reportCondition()
 		if in.ReadinessProbe != nil {
-			ds.ProbeCondition = ProbeCondition(in.Name)
-			ds.ExecProbe = in.ReadinessProbe.Exec != nil
+			if err := ds.addProbe(in.ReadinessProbe); err != nil {
+				return fmt.Errorf("spec.requiredDaemonSets[%d].readinessProbe: %w", i, err)
+			}
 		}
 		r.DaemonSets = append(r.DaemonSets, ds)
 	}

@@ -127,7 +127,7 @@ type planner struct {
 func (p *planner) enforced(yield func(*Decision) bool) {
 	for i := range p.decisions {
 		d := &p.decisions[i]
-		if d.Rule.DryRun || d.State == StateUnbound || d.State == StateIgnored || d.State == StateForeign || d.State == StateUndecided {
+		if !d.writes() {
 			continue
 		}
 		if !yield(d) {
@@ -135,6 +135,19 @@ func (p *planner) enforced(yield func(*Decision) bool) {
 		}
 	}
 }
+
+// writes says whether anything may be written for the decision.
+func (d *Decision) writes() bool {
+	switch d.State {
+	case StateUnbound, StateIgnored, StateForeign, StateUndecided, StateSuspended:
+		return false
+	case StateHeld, StateReleased, StateTimedOut:
+	}
+	return !d.Rule.DryRun
+}
+
+// leaves says whether the rule's taint is to be left as it is.
+func (d *Decision) leaves() bool { return d.State == StateForeign || d.State == StateSuspended }
 
 func (p *planner) taints() {
 	have := p.facts.Node.Spec.Taints
@@ -260,9 +273,10 @@ func (p *planner) named(t *corev1.Taint) bool {
 		slices.ContainsFunc(p.retired, func(c Claim) bool { return SameTaint(&c.Rule.Taint, t) })
 }
 
-// foreign says whether the taint is another controller's business: it is a rule's that is left to that one.
+// foreign says whether the taint is another controller's business, or nobody's: it is a rule's that is left to that one, or
+// that is suspended.
 func (p *planner) foreign(t *corev1.Taint) bool {
-	return slices.ContainsFunc(p.decisions, func(d Decision) bool { return d.State == StateForeign && SameTaint(&d.Rule.Taint, t) })
+	return slices.ContainsFunc(p.decisions, func(d Decision) bool { return d.leaves() && SameTaint(&d.Rule.Taint, t) })
 }
 
 // record brings the node's record up to date. It is written where it must be (a completion that nothing else shows) and,
@@ -310,7 +324,7 @@ func (p *planner) rules(next *Record) (must bool) {
 		must = must || changed
 	}
 	for i := range p.decisions {
-		if d := &p.decisions[i]; (d.State == StateForeign || d.State == StateUndecided) && d.hasEntry {
+		if d := &p.decisions[i]; (d.leaves() || d.State == StateUndecided) && d.hasEntry {
 			next.Rules[d.Rule.UID] = d.entry
 		}
 	}
@@ -342,7 +356,7 @@ func (p *planner) entry(d *Decision) (e Entry, must bool) {
 	case StateReleased:
 		e.State, e.Rearmed = EntryDone, false
 		must = d.unrecorded()
-	case StateUnbound, StateIgnored, StateForeign, StateUndecided:
+	case StateUnbound, StateIgnored, StateForeign, StateUndecided, StateSuspended:
 		return Entry{}, false
 	}
 	if d.Rule.RearmOnReboot {

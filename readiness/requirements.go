@@ -26,7 +26,14 @@ const (
 	ReasonCSIDriverUnknown  ReasonCode = "CSIDriverUnknown"
 	ReasonResourceMissing   ReasonCode = "ResourceMissing"
 	// ReasonNotObserved: what the rule asks about cannot be looked at.
-	ReasonNotObserved ReasonCode = "NotObserved"
+	ReasonNotObserved      ReasonCode = "NotObserved"
+	ReasonPodCondition     ReasonCode = "PodCondition"
+	ReasonDevicesMissing   ReasonCode = "DevicesMissing"
+	ReasonDevicesUnknown   ReasonCode = "DevicesUnknown"
+	ReasonObjectMissing    ReasonCode = "ObjectMissing"
+	ReasonObjectExpression ReasonCode = "ObjectExpression"
+	ReasonObjectUnknown    ReasonCode = "ObjectUnknown"
+	ReasonDamping          ReasonCode = "Damping"
 )
 
 // Reason is one thing that a rule still waits for on a node.
@@ -66,7 +73,12 @@ func check(r *Rule, f *Facts, fresh bool, now time.Time) verdict {
 		if probe := r.DaemonSets[i].ProbeCondition; probe != "" {
 			checkProbe(&r.DaemonSets[i], f, fresh, &v)
 		}
+		if wait := r.DaemonSets[i].Wait; wait != nil {
+			checkPodWait(wait, &r.DaemonSets[i], f, fresh, &v)
+		}
 	}
+	checkDevices(r, f, &v)
+	checkObjects(r, f, &v)
 	for _, driver := range r.CSIDrivers {
 		switch {
 		case f.Partial:
@@ -230,12 +242,17 @@ func checkDaemonSet(ds *DaemonSet, r *Rule, f *Facts, fresh bool, v *verdict) {
 		return
 	}
 	if ds.wildcard() {
+		found := false
 		for _, spec := range f.daemonSets(ds.Namespace) {
-			if !f.fits(spec, r) {
+			if !ds.includes(spec.Namespace, spec.Name) || !f.fits(spec, r) {
 				continue
 			}
+			found = true
 			one := DaemonSet{Namespace: spec.Namespace, Name: spec.Name}
 			checkPods(&one, f, fresh, nil, v)
+		}
+		if !found {
+			v.miss(ReasonDaemonSetMissing, ds.String(), "no DaemonSet of %s belongs on the node: is the namespace spelled right", ds)
 		}
 		return
 	}
@@ -276,7 +293,10 @@ func checkPods(ds *DaemonSet, f *Facts, fresh bool, report *corev1.NodeCondition
 	v.miss(ReasonDaemonSetNotReady, ds.String(), "pod %s of DaemonSet %s is not Ready", notReady, ds)
 }
 
-// owns says whether the pod is one of the DaemonSet's.
+// Owns says whether the pod is one of the DaemonSet's.
+func (d *DaemonSet) Owns(pod *Pod) bool { return d.owns(pod) }
+
+// owns is Owns.
 func (d *DaemonSet) owns(pod *Pod) bool {
 	if pod.Namespace != d.Namespace {
 		return false

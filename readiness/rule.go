@@ -1,6 +1,7 @@
 package readiness
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,6 +42,8 @@ type Rule struct {
 	AnyOf      bool
 	CSIDrivers []string
 	Resources  []Resource
+	Devices    []Devices
+	Objects    []Object
 
 	Taint corev1.Taint
 	// Timeout of 0 means none.
@@ -50,6 +53,11 @@ type Rule struct {
 	RearmOnReboot   bool
 	EnforceExisting bool
 	DryRun          bool
+	// Suspended says that nothing is to be written for the rule.
+	Suspended bool
+	// HoldAfter and ReleaseAfter are how long facts must be false, or true, before they count.
+	HoldAfter, ReleaseAfter time.Duration
+	Budget                  Budget
 	// Foreign says that another controller carries the rule out at present, and that we must not.
 	Foreign bool
 }
@@ -60,6 +68,10 @@ type DaemonSet struct {
 	// Name is "*" for every DaemonSet of the namespace. Where Selector is set, Name is for people only.
 	Name     string
 	Selector labels.Selector
+	// Except are DaemonSets that a wildcard does not mean: name, namespace/name or namespace/*.
+	Except []string
+	// Wait is what a readinessProbe that runs kubectl wait asks of the node's pods; nil without one.
+	Wait *PodWait
 	// ProbeCondition is the node condition by which the agent reports the readinessProbe; "" without one.
 	ProbeCondition corev1.NodeConditionType
 	// ExecProbe says that the probe runs a command, which the agent does only where its config allows it.
@@ -71,7 +83,7 @@ type DaemonSet struct {
 	ReadyLabel string
 }
 
-// AllDaemonSets is the name that means every DaemonSet of a namespace.
+// AllDaemonSets is the name that means every DaemonSet of a namespace, and the namespace that means all of them.
 const AllDaemonSets = "*"
 
 // concerns says whether the pod is one that d asks about.
@@ -84,6 +96,24 @@ func (d *DaemonSet) concerns(pod *Pod) bool {
 
 // wildcard says whether d means every DaemonSet of its namespace.
 func (d *DaemonSet) wildcard() bool { return d.Selector == nil && d.Name == AllDaemonSets }
+
+// includes says whether the wildcard d means the DaemonSet of that name in one of its namespaces.
+func (d *DaemonSet) includes(namespace, name string) bool {
+	for _, out := range d.Except {
+		if out == name || out == namespace+"/"+name || out == namespace+"/"+AllDaemonSets {
+			return false
+		}
+	}
+	return true
+}
+
+// Wants says whether the DaemonSet of that name is one of those that d names; not for a d with a Selector.
+func (d *DaemonSet) Wants(namespace, name string) bool {
+	if d.Namespace != namespace && d.Namespace != AllDaemonSets {
+		return false
+	}
+	return d.Name == name || d.Name == AllDaemonSets && d.includes(namespace, name)
+}
 
 // String names d as a person would: namespace/name.
 func (d *DaemonSet) String() string {
@@ -107,6 +137,26 @@ type Condition struct {
 type Resource struct {
 	Name corev1.ResourceName
 	Min  resource.Quantity
+}
+
+// Devices is a number of devices that a DRA driver must have published for the node.
+type Devices struct {
+	Driver string
+	Min    int
+}
+
+// Object is an object of the cluster that must exist, and over which Expression must be true where there is one.
+type Object struct {
+	APIVersion, Kind, Namespace, Name string
+	Expression                        string
+}
+
+// String names o as a person would.
+func (o *Object) String() string {
+	if o.Namespace == "" {
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
 }
 
 // SameTaint says whether two taints are the same to Kubernetes: key and effect decide, the value does not.
@@ -134,13 +184,22 @@ func indexTaint(taints []corev1.Taint, want *corev1.Taint) int {
 }
 
 // Binds says whether the rule governs the node: by its selector, or by an annotation on the node that names it (rules of
-// the upstream form have no annotation).
+// the upstream form have no annotation). A node on which no DaemonSet runs is bound where the rule means it.
 func (r *Rule) Binds(node *corev1.Node) bool {
-	if r.Selector != nil && r.Selector.Matches(labels.Set(node.Labels)) {
+	if r.Selector != nil && r.Selector.Matches(labels.Set(node.Labels)) && (r.Form == FormUpstream || !virtual(node) || r.selects(virtualLabels...)) {
 		return true
 	}
 	if r.Form == FormUpstream {
 		return false
 	}
 	return node.Annotations[AnnotationRule] == r.Name || node.Annotations[AnnotationRuleGuide] == r.Name
+}
+
+// selects says whether the rule's selector looks at one of the labels.
+func (r *Rule) selects(keys ...string) bool {
+	if r.Selector == nil {
+		return false
+	}
+	requirements, _ := r.Selector.Requirements()
+	return slices.ContainsFunc(requirements, func(q labels.Requirement) bool { return slices.Contains(keys, q.Key()) })
 }

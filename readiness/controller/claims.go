@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 )
@@ -25,6 +26,7 @@ const claimTimeout = 10 * time.Second
 type claim struct {
 	node *corev1.Node
 	ref  metav1.OwnerReference
+	rule types.UID
 }
 
 // claimDeleter deletes NodeClaims, never Nodes: Karpenter drains and replaces.
@@ -35,6 +37,8 @@ type claimDeleter struct {
 	// objects reads NodeClaims whole.
 	objects dynamic.Interface
 	events  *recorder
+	// note writes down what is about to be deleted: a controller that comes next must know how many were.
+	note func(context.Context) error
 }
 
 // Run deletes until ctx ends.
@@ -58,6 +62,9 @@ func (d *claimDeleter) Run(ctx context.Context) error {
 
 // delete is idempotent: a NodeClaim that is gone, or another one of the same name, is as good as deleted.
 func (d *claimDeleter) delete(ctx context.Context, c claim) error {
+	if err := d.note(ctx); err != nil {
+		return fmt.Errorf("delete NodeClaim %q: %w", c.ref.Name, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	gv, err := schema.ParseGroupVersion(c.ref.APIVersion)

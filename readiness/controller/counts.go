@@ -21,7 +21,7 @@ func (e *Engine) countAll(n *node, decisions []readiness.Decision) {
 	for i := range decisions {
 		d := &decisions[i]
 		r := d.Rule
-		s := ruleState{state: d.State, overdue: d.Overdue, refused: d.ProbeRefused(&n.facts)}
+		s := ruleState{state: d.State, overdue: d.Overdue, refused: d.ProbeRefused(&n.facts), again: d.Again, braked: d.Braked}
 		if d.State != readiness.StateUnbound {
 			s.failing = n.failures >= failingAfter
 			s.tainted = slices.ContainsFunc(n.facts.Node.Spec.Taints, func(t corev1.Taint) bool { return readiness.SameTaint(&t, &r.Taint) })
@@ -68,6 +68,7 @@ func (c *Counts) add(s ruleState, dryRun bool, by int32) {
 	}{
 		{s.refused, &c.Refused},
 		{s.failing, &c.Failing},
+		{s.braked, &c.Braked},
 		{s.overdue || s.state == readiness.StateTimedOut, &c.TimedOut},
 		{s.held() && !dryRun, &c.Held},
 		{s.state == readiness.StateHeld && dryRun, &c.WouldHold},
@@ -82,7 +83,7 @@ func (c *Counts) add(s ruleState, dryRun bool, by int32) {
 // held says whether the node carries the taint because of the rule.
 func (s *ruleState) held() bool {
 	switch s.state {
-	case readiness.StateHeld:
+	case readiness.StateHeld, readiness.StateSuspended:
 		return s.tainted
 	case readiness.StateReleased, readiness.StateTimedOut:
 		return s.kept

@@ -17,8 +17,10 @@ import (
 // Engine holds the model of all nodes and rules and decides what is to be written. All methods are safe for concurrent
 // use. It does no I/O: watches call Observe..., writers call next and done.
 type Engine struct {
-	log     logr.Logger
-	now     func() time.Time
+	log logr.Logger
+	now func() time.Time
+	// local is this machine's clock, which never jumps: budgets are counted by it.
+	local   func() time.Time
 	metrics *metrics
 	// upstream are upstream's metrics; nil where its rules are not read.
 	upstream *upstreamMetrics
@@ -49,6 +51,12 @@ type Engine struct {
 	drivers map[string]csiNode
 	// buried are the marks of what was known of Nodes that are gone, by name, while their pods and CSINodes remain.
 	buried map[string]readiness.Marks
+	// slices are the ResourceSlices of nodes, objects the objects that rules name.
+	slices  deviceIndex
+	objects map[watchKey]readiness.ObjectState
+	// deletionsKnown says that the NodeClaims which were deleted within their rules' windows are known, those of an earlier
+	// controller too: none is deleted before.
+	deletionsKnown bool
 	// synced are the watches whose first list has come, and failing why one cannot be opened; watchEvent tells that other
 	// watches are wanted now.
 	synced     map[watchKey]bool
@@ -88,6 +96,11 @@ type ruleEntry struct {
 	looked  bool
 	// timedOut are nodes whose time is up and of whom nobody has been told.
 	timedOut timedOut
+	// runsExec says that the agent of some node was seen to run a command for the rule's probe. Until then nothing says that
+	// any agent does, and no node is held for it.
+	runsExec bool
+	// deletions and reholds are what the rule's budget counts, by Node UID.
+	deletions, reholds readiness.Brake
 }
 
 // Counts are the numbers of a rule's status.
@@ -97,18 +110,21 @@ type Counts struct {
 	Refused int32
 	// Failing are the nodes that cannot be written.
 	Failing int32
+	// Braked are the nodes that are not held again, or whose NodeClaim is not deleted, because the budget is used up.
+	Braked int32
 }
 
 // newEngine makes an empty engine. now is the API server's time as well as it is known.
 func newEngine(log logr.Logger, now func() time.Time, m *metrics) *Engine {
 	e := &Engine{
-		log: log, now: now, metrics: m,
+		log: log, now: now, local: time.Now, metrics: m,
 		nodes: map[string]*node{}, byUID: map[types.UID]*ruleEntry{},
 		daemonSets: map[string]map[string]*readiness.DaemonSetSpec{},
 		pods:       map[string]map[podKey]readiness.Pod{}, drivers: map[string]csiNode{}, buried: map[string]readiness.Marks{},
 		failing: map[watchKey]string{}, unseen: map[readiness.Form]string{},
 		claims: make(chan claim, claimQueue), claimEvent: make(chan struct{}, 1),
-		synced: map[watchKey]bool{}, watchEvent: make(chan struct{}, 1),
+		objects: map[watchKey]readiness.ObjectState{},
+		synced:  map[watchKey]bool{}, watchEvent: make(chan struct{}, 1),
 		dirtyRules: map[types.UID]struct{}{}, ruleEvent: make(chan struct{}, 1),
 		progress: time.Now(),
 	}
@@ -135,9 +151,12 @@ func (e *Engine) observe(in stripped) {
 		n.facts.CSIDrivers, n.facts.CSINode = e.drivers[in.Name].drivers, e.drivers[in.Name].facts
 		n.facts.OldNode = e.buried[in.Name]
 		delete(e.buried, in.Name)
+		n.facts.Objects = e.objectState
+		n.facts.Lasting = n.lasting
 		e.nodes[in.Name] = n
 	}
 	n.observe(in, e.now())
+	n.facts.Devices = e.slices.devices(n.facts.Node)
 	e.decide(n)
 }
 
@@ -241,27 +260,26 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 	decisions := make([]readiness.Decision, 0, len(e.rules))
 	var next time.Time
 	n.dropLeft()
+	n.reholds = n.reholds[:0]
 	for _, r := range e.rules {
 		begin := time.Now()
-		d := readiness.Evaluate(r, &n.facts, now)
+		d := e.evaluate(n, r, now)
 		if r.Form == readiness.FormUpstream && d.State != readiness.StateUnbound {
 			e.upstream.evaluated(r, time.Since(begin), now)
 		}
-		n.noteHold(r, d.State)
 		next = earlier(next, d.Recheck)
 		if d.State == readiness.StateUnbound && !d.Stray() {
 			e.count(n, r.UID, ruleState{state: d.State})
 			continue
 		}
 		n.noteFirst(r, now)
-		if d.DeleteNodeClaim && !r.DryRun {
-			e.deleteClaim(n)
-		}
 		decisions = append(decisions, d)
 	}
 	e.countAll(n, decisions)
-	for i := range e.retired {
-		next = earlier(next, e.retired[i].Recheck(n.facts.Node, now))
+	n.anew = false
+	retired := e.enforcedClaims()
+	for i := range retired {
+		next = earlier(next, retired[i].Recheck(n.facts.Node, now))
 	}
 	for i := range e.pending {
 		// Whose it is will be known when the rules of its form are: until then it stays.
@@ -269,11 +287,24 @@ func (e *Engine) plan(n *node) (readiness.Change, time.Time) {
 			decisions = append(decisions, readiness.Decision{Rule: r, State: readiness.StateForeign})
 		}
 	}
-	change, err := readiness.Plan(&n.facts, decisions, e.retired, now)
+	change, err := readiness.Plan(&n.facts, decisions, retired, now)
 	if err != nil {
 		e.log.Error(err, "cannot plan node", "node", n.name)
 	}
 	return change, earlier(next, e.lookForUnclaimed(n, now))
+}
+
+// evaluate asks one rule, within its budget.
+func (e *Engine) evaluate(n *node, r *readiness.Rule, now time.Time) readiness.Decision {
+	d := readiness.Evaluate(r, &n.facts, now)
+	n.noteLasting(&d)
+	old, _ := n.states.get(r.UID)
+	d.Again = d.State == readiness.StateHeld && !n.anew && (old.again || old.state == readiness.StateReleased)
+	d.Braked = e.restrain(n, &d, now)
+	if d.State != readiness.StateSuspended {
+		n.noteHold(r, d.State)
+	}
+	return d
 }
 
 // earlier is the earlier of two times, of which zero is never.
@@ -296,6 +327,13 @@ func (e *Engine) markRule(uid types.UID) {
 func (e *Engine) liveRule(uid types.UID) bool { return e.byUID[uid] != nil || len(e.unseen) > 0 }
 
 func (e *Engine) daemonSetsOf(namespace string) []*readiness.DaemonSetSpec {
+	if namespace == readiness.AllDaemonSets {
+		var all []*readiness.DaemonSetSpec
+		for _, ns := range slices.Sorted(maps.Keys(e.daemonSets)) {
+			all = append(all, e.daemonSetsOf(ns)...)
+		}
+		return all
+	}
 	return slices.SortedFunc(maps.Values(e.daemonSets[namespace]), func(a, b *readiness.DaemonSetSpec) int {
 		return strings.Compare(a.Name, b.Name)
 	})
@@ -311,6 +349,7 @@ func (e *Engine) Lead(leading bool) {
 		e.queue.clear()
 		return
 	}
+	e.recallReholds()
 	e.decideAll()
 	for uid := range e.byUID {
 		e.markRule(uid)
@@ -328,18 +367,4 @@ func (e *Engine) waiting() (nodes int, progress time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.queue.size, e.progress
-}
-
-// deleteClaim asks for the node's NodeClaim to be deleted, once; e.mu is held.
-func (e *Engine) deleteClaim(n *node) {
-	ref, ok := readiness.NodeClaimOf(n.facts.Node)
-	if !ok || !e.leading || n.claimDeleted == ref.UID {
-		return
-	}
-	n.claimDeleted = ref.UID
-	select {
-	case e.claims <- claim{node: n.facts.Node, ref: ref}:
-	default:
-		n.claimDeleted = ""
-	}
 }

@@ -131,7 +131,7 @@ func (r *recorder) transition(node *corev1.Node, t readiness.Transition) {
 	case readiness.StateUnbound:
 		r.offer(nodeEvent(node, corev1.EventTypeNormal, reasonReleased,
 			fmt.Sprintf("rule %s does not govern the node, and %s have passed: taint %s is off", t.Rule.Name, t.Rule.Timeout, readiness.TaintID(&t.Rule.Taint))))
-	case readiness.StateIgnored, readiness.StateForeign:
+	case readiness.StateIgnored, readiness.StateForeign, readiness.StateUndecided, readiness.StateSuspended:
 	}
 }
 

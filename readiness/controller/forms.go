@@ -182,7 +182,7 @@ func (m *formMaker) make(form readiness.Form) (*formWatch, error) {
 // native makes the source of a form that has the native schema.
 func (m *formMaker) native(apiVersion string, convert func(*v1alpha1.NodeReadinessRule) (*readiness.Rule, error), target func(string) client.Object) *ruleForm {
 	rules := &ruleForm{client: m.client, events: m.events, apiVersion: apiVersion, target: target}
-	rules.ruleSet = ruleSet[*v1alpha1.NodeReadinessRule]{engine: m.engine, log: m.log, source: rules, convert: convert, latest: map[types.UID]*v1alpha1.NodeReadinessRule{}}
+	rules.ruleSet = ruleSet[*v1alpha1.NodeReadinessRule]{engine: m.engine, log: m.log, source: rules, convert: understood(convert), latest: map[types.UID]*v1alpha1.NodeReadinessRule{}}
 	return rules
 }
 

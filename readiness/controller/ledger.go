@@ -106,11 +106,13 @@ func (l *ledger) load(ctx context.Context) error {
 	cm, err := l.maps.Get(ctx, ledgerName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		l.engine.recall(nil)
+		l.engine.recallDeletions(nil)
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read ledger: %w", err)
 	}
+	l.loadDeletions(cm.Data[deletionsKey])
 	var records []claimRecord
 	if err := json.Unmarshal([]byte(cm.Data[ledgerKey]), &records); err != nil {
 		l.log.Error(err, "ledger cannot be read and is begun anew")
@@ -145,7 +147,10 @@ func (l *ledger) save(ctx context.Context) error {
 	if cm.Data[ledgerKey] == string(text) {
 		return nil
 	}
-	cm.Data = map[string]string{ledgerKey: string(text)}
+	if cm.Data == nil {
+		cm.Data = map[string]string{}
+	}
+	cm.Data[ledgerKey] = string(text)
 	if _, err = l.maps.Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}

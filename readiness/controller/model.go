@@ -24,6 +24,13 @@ type node struct {
 	// states holds what each rule said last, for the counts.
 	states perRule[ruleState]
 
+	// lastings is since when facts are met or not, for rules with damping.
+	lastings perRule[lasting]
+	// reholds are the rules that hold the node again with the change that was planned last.
+	reholds []types.UID
+	// anew says that the Node is new since it was last decided: what an earlier one of its name was is nothing to it.
+	anew bool
+
 	queued   bool
 	queuedAs readiness.Urgency
 	// active says that a writer has the node.
@@ -52,6 +59,10 @@ type node struct {
 type ruleState struct {
 	state   readiness.State
 	overdue bool
+	// braked says that the rule's budget keeps it from what is due.
+	braked bool
+	// again says that the node is held, or would be, after the rule was seen to have released it.
+	again bool
 	// refused says that the node's agent does not run a probe that the rule waits for.
 	refused bool
 	// sight is readiness.Sight of an upstream rule, whose status and metrics tell more than counts; tainted says that the
@@ -117,9 +128,33 @@ func (n *node) forget() {
 	n.facts.Seen, n.facts.BootSeen = nil, time.Time{}
 	n.facts.Left, n.holding = nil, nil
 	n.facts.OldBoot, n.unclaimed, n.toldUnclaimed = nil, "", ""
+	n.lastings, n.anew = nil, true
 	n.version, n.wrote = 0, 0
 	n.failures, n.stale, n.reheld = 0, false, false
 	n.notBefore, n.lastWrite, n.dueSince = time.Time{}, time.Time{}, time.Time{}
+}
+
+// lasting is since when all that a rule requires is there, or is not.
+type lasting struct {
+	met   bool
+	since time.Time
+}
+
+// lasting is readiness.Facts.Lasting.
+func (n *node) lasting(rule types.UID) (met bool, since time.Time, known bool) {
+	l, known := n.lastings.get(rule)
+	return l.met, l.since, known
+}
+
+// noteLasting remembers what a rule with damping said.
+func (n *node) noteLasting(d *readiness.Decision) {
+	switch r := d.Rule; {
+	case r.HoldAfter <= 0 && r.ReleaseAfter <= 0:
+	case d.MetSince.IsZero():
+		n.lastings.remove(r.UID)
+	default:
+		n.lastings.set(r.UID, lasting{met: d.Met, since: d.MetSince})
+	}
 }
 
 // noteHold remembers by which taint a rule holds the node, so that it goes as well when the node leaves the selector.

@@ -24,9 +24,13 @@ const (
 	conditionUnsatisfiable = "Unsatisfiable"
 	conditionUndecided     = "Undecided"
 	conditionWriteFailed   = "WriteFailed"
+	conditionBraked        = "Braked"
 
 	reasonInForce      = "InForce"
 	reasonDryRun       = "DryRun"
+	reasonSuspended    = "Suspended"
+	reasonBudgetUsedUp = "BudgetUsedUp"
+	reasonWithinBudget = "WithinBudget"
 	reasonNoConflict   = "NoConflict"
 	reasonTaintValue   = "TaintValue"
 	reasonCanBeMet     = "CanBeMet"
@@ -109,6 +113,8 @@ func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ru
 		}
 	case s.Invalid != "":
 		accepted = metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionFalse, Reason: reasonInvalid, Message: s.Invalid}
+	case s.Rule.Suspended:
+		accepted.Reason, accepted.Message = reasonSuspended, "the rule is suspended: nothing is written for it, and nodes stay as they are"
 	case s.Rule.DryRun:
 		accepted.Reason, accepted.Message = reasonDryRun, "the rule only counts what it would do"
 	}
@@ -123,7 +129,11 @@ func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ru
 	case s.Refused != "":
 		stuck = metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionTrue, Reason: readiness.ReasonExecNotAllowed, Message: s.Refused}
 	}
-	conditions := []metav1.Condition{accepted, conflict, stuck}
+	braked := metav1.Condition{Type: conditionBraked, Status: metav1.ConditionFalse, Reason: reasonWithinBudget}
+	if s.Braked != "" {
+		braked = metav1.Condition{Type: conditionBraked, Status: metav1.ConditionTrue, Reason: reasonBudgetUsedUp, Message: s.Braked}
+	}
+	conditions := []metav1.Condition{accepted, conflict, stuck, braked}
 	conditions = appendTrouble(conditions, status, conditionUndecided, reasonCannotList, s.Undecided)
 	failure := ""
 	if s.Failure != "" {
@@ -135,20 +145,10 @@ func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ru
 		c.Message = bounded(c.Message)
 		c.ObservedGeneration = generation
 		old := meta.FindStatusCondition(status.Conditions, c.Type)
-		was := old != nil && old.Status == c.Status && old.Message == c.Message
+		was := old != nil && old.Status == c.Status && (old.Message == c.Message || toldOnce[c.Type])
 		meta.SetStatusCondition(&status.Conditions, c)
-		if was || c.Message == "" {
-			continue
-		}
-		switch {
-		case c.Type == conditionAccepted && c.Status == metav1.ConditionFalse:
-			news = append(news, ruleNews{reasonInvalid, c.Message})
-		case c.Type == conditionConflict:
-			news = append(news, ruleNews{reasonConflict, c.Message})
-		case c.Type == conditionUnsatisfiable:
-			news = append(news, ruleNews{reasonInvalid, c.Message})
-		case c.Status == metav1.ConditionTrue && (c.Type == conditionUndecided || c.Type == conditionWriteFailed) && (old == nil || old.Status != c.Status):
-			news = append(news, ruleNews{c.Type, c.Message})
+		if reason := newsReason(&c); !was && c.Message != "" && reason != "" {
+			news = append(news, ruleNews{reason, c.Message})
 		}
 	}
 	return news
@@ -163,4 +163,23 @@ func appendTrouble(to []metav1.Condition, status *v1alpha1.NodeReadinessRuleStat
 		return to
 	}
 	return append(to, metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reasonNoTrouble})
+}
+
+// toldOnce are conditions whose message changes with every node: they are told of when they begin.
+var toldOnce = map[string]bool{conditionBraked: true, conditionUndecided: true, conditionWriteFailed: true}
+
+// newsReason is the reason of the Warning that a condition is worth; "" for none.
+func newsReason(c *metav1.Condition) string {
+	switch c.Type {
+	case conditionConflict:
+		return reasonConflict
+	case conditionBraked, conditionUndecided, conditionWriteFailed:
+		return c.Type
+	case conditionUnsatisfiable:
+		return reasonInvalid
+	}
+	if c.Status == metav1.ConditionFalse {
+		return reasonInvalid
+	}
+	return ""
 }

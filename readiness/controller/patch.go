@@ -103,6 +103,10 @@ func labelOps(node *corev1.Node, c *readiness.Change) []any {
 		ops = append(ops, operation{"add", parent + "/" + escape(l), "true"})
 	}
 	for _, l := range c.RemoveLabels {
+		if value, there := node.Labels[l]; there {
+			// Whoever gives it another value meanwhile keeps it.
+			ops = append(ops, test{"test", parent + "/" + escape(l), value})
+		}
 		ops = append(ops, operation{Op: "remove", Path: parent + "/" + escape(l)})
 	}
 	return ops

@@ -31,7 +31,8 @@ func (e *Engine) SetRule(r *readiness.Rule, source ruleSource) {
 func (e *Engine) put(entry *ruleEntry) {
 	r := entry.rule
 	if old := e.byUID[r.UID]; old != nil {
-		entry.timedOut = old.timedOut
+		// A budget is used up whatever the rule says now.
+		entry.timedOut, entry.deletions, entry.reholds = old.timedOut, old.deletions, old.reholds
 	}
 	e.dropRule(r.UID)
 	e.rules = append(e.rules, r)
@@ -132,7 +133,20 @@ func (e *Engine) dropRule(uid types.UID) {
 	e.rules = slices.DeleteFunc(e.rules, func(r *readiness.Rule) bool { return r.UID == uid })
 	for _, n := range e.nodes {
 		n.states.remove(uid)
+		n.lastings.remove(uid)
 	}
+}
+
+// enforcedClaims are the retired claims that may be acted upon: a suspended rule writes nothing for its former taint either.
+func (e *Engine) enforcedClaims() []readiness.Claim {
+	suspended := func(c readiness.Claim) bool {
+		entry := e.byUID[c.Rule.UID]
+		return entry != nil && entry.rule.Suspended
+	}
+	if !slices.ContainsFunc(e.retired, suspended) {
+		return e.retired
+	}
+	return slices.DeleteFunc(slices.Clone(e.retired), suspended)
 }
 
 // retire claims what old asked for where next (nil: the rule is gone) does not ask for it in the same way.

@@ -87,6 +87,13 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	c.claims = &claimDeleter{log: log, engine: engine, client: patches, objects: objects, events: c.events}
 	c.ledger = &ledger{log: log, engine: engine, maps: client.CoreV1().ConfigMaps(cmp.Or(cfg.Namespace, defaultNamespace))}
+	c.claims.note = c.ledger.saveDeletions
+	if c.watcher.objects, err = newObjectWatcher(mgr, rc, engine); err != nil {
+		return err
+	}
+	if err := cfg.Registerer.Register(brakeCollector{engine}); err != nil {
+		return fmt.Errorf("register readiness metrics: %w", err)
+	}
 	if c.nodes, err = followNodes(mgr, cfg.Nodes, rc, engine); err != nil {
 		return err
 	}

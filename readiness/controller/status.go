@@ -34,6 +34,8 @@ type RuleStatus struct {
 	Invalid       string
 	Conflict      string
 	Unsatisfiable string
+	// Braked likewise: the rule's budget is used up.
+	Braked string
 	// Refused likewise: agents do not run a probe that the rule asks for.
 	Refused string
 	// Generation is the one that was seen last; that of Rule is the one in force.
@@ -165,6 +167,12 @@ func (e *Engine) takeStatus() []pendingStatus {
 		}
 		if s.Counts.Refused > 0 {
 			s.Refused = entry.rule.ProbesRefused()
+		}
+		if s.InForce && s.Invalid == "" && entry.rule.HasExec() && !entry.runsExec {
+			s.Invalid = entry.rule.ExecRefused()
+		}
+		if s.InForce && entry.counts.Braked > 0 {
+			s.Braked = entry.rule.BudgetUsedUp(int(entry.counts.Braked))
 		}
 		if s.InForce && entry.rule.Form == readiness.FormUpstream {
 			s.View = e.view(entry.rule)

@@ -28,7 +28,7 @@ func (r *recorder) upstreamTransition(node *corev1.Node, t *readiness.Transition
 		r.offer(upstreamEvent(node, reasonTaintAdded, actionAddTaint, fmt.Sprintf("Taint '%s' added by rule '%s'", readiness.TaintID(&t.Rule.Taint), t.Rule.Name)))
 	case readiness.StateReleased, readiness.StateTimedOut:
 		r.offer(upstreamEvent(node, reasonTaintRemoved, actionRemoveTaint, fmt.Sprintf("Taint '%s' removed by rule '%s'", readiness.TaintID(&t.Rule.Taint), t.Rule.Name)))
-	case readiness.StateIgnored, readiness.StateUnbound, readiness.StateForeign:
+	case readiness.StateIgnored, readiness.StateUnbound, readiness.StateForeign, readiness.StateUndecided, readiness.StateSuspended:
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -17,6 +18,8 @@ import (
 type watcher struct {
 	engine *Engine
 	client kubernetes.Interface
+	// objects watches the objects that rules name.
+	objects *objectWatcher
 }
 
 // Run watches until ctx ends.
@@ -78,6 +81,12 @@ func (w *watcher) watch(ctx context.Context, key watchKey) {
 		feed(ctx, lister(w.client.StorageV1().RESTClient(), "csinodes", "", nil), &storagev1.CSINode{}, sink[*storagev1.CSINode]{
 			kind: "csinodes", strip: stripCSINode, observe: e.ObserveCSINode, replace: e.ReplaceCSINodes, synced: synced, asked: asked,
 		})
+	case watchResourceSlices:
+		feed(ctx, lister(w.client.ResourceV1().RESTClient(), "resourceslices", "", nil), &resourcev1.ResourceSlice{}, sink[*resourcev1.ResourceSlice]{
+			kind: "resourceslices", strip: stripSlice, observe: e.ObserveSlice, replace: e.ReplaceSlices, synced: synced, asked: asked,
+		})
+	case watchObject:
+		w.objects.watch(ctx, key, synced, asked)
 	case watchPods:
 		options := func(o *metav1.ListOptions) {
 			o.LabelSelector = key.selector

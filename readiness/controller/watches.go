@@ -10,12 +10,13 @@ import (
 	"headstart.dev/readiness"
 )
 
-// watchKey names a watch that a rule needs: of all DaemonSets, of all CSINodes, or of the pods of a namespace that a
-// selector selects. Pods that no rule asks about are never watched.
+// watchKey names a watch that a rule needs: of all DaemonSets, of all CSINodes, of all ResourceSlices, of the pods of a
+// namespace that a selector selects, or of one object and an expression over it. What no rule asks about is never watched.
 type watchKey struct {
 	kind      watchKind
 	namespace string
-	selector  string
+	// selector is of pods; for an object it is objectSelector.
+	selector string
 }
 
 type watchKind int
@@ -24,10 +25,12 @@ const (
 	watchDaemonSets watchKind = iota
 	watchCSINodes
 	watchPods
+	watchResourceSlices
+	watchObject
 )
 
 func (k watchKind) String() string {
-	return [...]string{watchDaemonSets: "daemonsets", watchCSINodes: "csinodes", watchPods: "pods"}[k]
+	return [...]string{watchDaemonSets: "daemonsets", watchCSINodes: "csinodes", watchPods: "pods", watchResourceSlices: "resourceslices", watchObject: "objects"}[k]
 }
 
 // wants are the watches of a rule: those that it cannot be decided without, those of its labels, and those that only a
@@ -39,6 +42,12 @@ type wants struct{ required, optional, advisory []watchKey }
 func (e *Engine) watchesOf(r *readiness.Rule) (w wants) {
 	if len(r.CSIDrivers) > 0 {
 		w.required = append(w.required, watchKey{kind: watchCSINodes})
+	}
+	if len(r.Devices) > 0 {
+		w.required = append(w.required, watchKey{kind: watchResourceSlices})
+	}
+	for i := range r.Objects {
+		w.required = append(w.required, objectWatch(&r.Objects[i]))
 	}
 	for i := range r.DaemonSets {
 		w.required = e.addDaemonSet(w.required, &r.DaemonSets[i])
@@ -52,12 +61,15 @@ func (e *Engine) watchesOf(r *readiness.Rule) (w wants) {
 }
 
 func (e *Engine) addDaemonSet(keys []watchKey, ds *readiness.DaemonSet) []watchKey {
+	if ds.Wait != nil {
+		keys = append(keys, podWatch(ds.Wait.Namespace, ds.Wait.Selector))
+	}
 	if ds.Selector != nil {
 		return append(keys, podWatch(ds.Namespace, ds.Selector))
 	}
 	keys = append(keys, watchKey{kind: watchDaemonSets})
-	for _, spec := range e.daemonSets[ds.Namespace] {
-		if ds.Name == readiness.AllDaemonSets || ds.Name == spec.Name {
+	for _, spec := range e.daemonSetsOf(ds.Namespace) {
+		if ds.Wants(spec.Namespace, spec.Name) {
 			keys = append(keys, podWatch(spec.Namespace, spec.Selector))
 		}
 	}
@@ -182,5 +194,9 @@ func (e *Engine) unwatch(key watchKey) {
 		clear(e.daemonSets)
 	case watchCSINodes:
 		clear(e.drivers)
+	case watchResourceSlices:
+		e.slices.clear()
+	case watchObject:
+		delete(e.objects, key)
 	}
 }

@@ -117,6 +117,7 @@ func podFact(in *corev1.Pod) readiness.Pod {
 			p.Ready, p.Changed = c.Status == corev1.ConditionTrue, c.LastTransitionTime.Time
 		}
 	}
+	p.True = intern(readiness.JoinTrue(in.Status.Conditions))
 	return p
 }
 
@@ -136,10 +137,10 @@ func stripPod(in *corev1.Pod) *corev1.Pod {
 	}
 	out.Spec.NodeName = in.Spec.NodeName
 	for i := range in.Status.Conditions {
-		if c := &in.Status.Conditions[i]; c.Type == corev1.PodReady {
-			out.Status.Conditions = []corev1.PodCondition{{
-				Type: corev1.PodReady, Status: corev1.ConditionStatus(intern(string(c.Status))), LastTransitionTime: c.LastTransitionTime,
-			}}
+		if c := &in.Status.Conditions[i]; c.Type == corev1.PodReady || c.Status == corev1.ConditionTrue {
+			out.Status.Conditions = append(out.Status.Conditions, corev1.PodCondition{
+				Type: c.Type, Status: corev1.ConditionStatus(intern(string(c.Status))), LastTransitionTime: c.LastTransitionTime,
+			})
 		}
 	}
 	return out

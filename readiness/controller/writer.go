@@ -63,8 +63,11 @@ func (e *Engine) next() (j job, ok bool) {
 			n.active = true
 			return job{n: n, node: n.facts.Node, reread: true}, true
 		}
-		change, _ := e.plan(n)
+		change, again := e.plan(n)
 		if change.Urgency == readiness.UrgencyNone {
+			if !again.IsZero() {
+				e.wakes.set(n, again)
+			}
 			continue
 		}
 		if at := n.writable(&change); e.now().Before(at) {
@@ -72,6 +75,7 @@ func (e *Engine) next() (j job, ok bool) {
 			continue
 		}
 		n.active = true
+		e.noteReholds(n)
 		return job{n: n, node: n.facts.Node, conditions: n.facts.Conditions, change: change, due: n.dueSince}, true
 	}
 }

@@ -2,7 +2,6 @@ package v1alpha1
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"headstart.dev/internal/decode"
@@ -113,8 +112,11 @@ const (
 )
 
 // NodeReadinessRuleSpec is what a user asks for. The required parts (requiredDaemonSets, conditions, csiDrivers,
-// resources) are ANDed. Everything may be changed later.
+// resources, resourceSlices, objects) are ANDed, and there must be one. Everything may be changed later.
 //
+// +kubebuilder:validation:XValidation:rule="[has(self.requiredDaemonSets) && size(self.requiredDaemonSets) > 0, has(self.conditions) && size(self.conditions) > 0, has(self.csiDrivers) && size(self.csiDrivers) > 0, has(self.resources) && size(self.resources) > 0, has(self.resourceSlices) && size(self.resourceSlices) > 0, has(self.objects) && size(self.objects) > 0].exists(required, required)",message="the rule requires nothing, so it would release every node at once: write one of requiredDaemonSets, conditions, csiDrivers, resources, resourceSlices, objects"
+// +kubebuilder:validation:XValidation:rule="!has(self.optionalDaemonSets) || !has(self.nodeSelector) || self.optionalDaemonSets.all(d, !has(d.readyLabel) || !has(self.nodeSelector.matchLabels) || !(d.readyLabel in self.nodeSelector.matchLabels))",message="readyLabel may not be a label that the rule's nodeSelector uses, since the controller takes it off nodes: write a key of its own, such as headstart.dev/ebs-ready"
+// +kubebuilder:validation:XValidation:rule="!has(self.taint) || !has(self.taint.key) || !has(self.nodeSelector) || !has(self.nodeSelector.matchLabels) || !(self.taint.key in self.nodeSelector.matchLabels)",message="taint.key may not be a label that the rule's nodeSelector uses: such a taint is there to stay, and the controller takes this one off ready nodes"
 // +kubebuilder:validation:XValidation:rule="!has(self.conditionPolicy) || self.conditionPolicy != 'anyOf' || self.mode == 'continuous'",message="conditionPolicy anyOf needs mode continuous: set mode: continuous, or conditionPolicy: allOf"
 // +kubebuilder:validation:XValidation:rule="self.mode == 'continuous' || !has(self.conditions) || self.conditions.all(c, !has(c.defaultStatus))",message="defaultStatus needs mode continuous: a bootstrap waits for the first report; remove defaultStatus or set mode: continuous"
 type NodeReadinessRuleSpec struct {
@@ -124,7 +126,8 @@ type NodeReadinessRuleSpec struct {
 	// +optional
 	Mode Mode `json:"mode,omitempty"`
 
-	// nodeSelector binds nodes by label. Absent: bound by annotation only.
+	// nodeSelector binds nodes by label. Absent: bound by annotation only. Fargate and virtual nodes, where no DaemonSet
+	// runs, are bound only where it names their label (eks.amazonaws.com/compute-type, type).
 	// +kubebuilder:validation:XValidation:rule="(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)",message="an empty nodeSelector would hold every node, the control plane too: for all Linux nodes write matchLabels: {kubernetes.io/os: linux}; leave nodeSelector out to bind by annotation"
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'])",message="matchExpressions.operator must be one of In, NotIn, Exists, DoesNotExist"
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, (e.operator in ['In', 'NotIn']) == (has(e.values) && size(e.values) > 0))",message="matchExpressions.values must be set for In and NotIn, and left out for Exists and DoesNotExist"
@@ -164,11 +167,24 @@ type NodeReadinessRuleSpec struct {
 	CSIDrivers []string `json:"csiDrivers,omitempty"`
 
 	// resources must be allocatable on the node.
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=8
 	// +listType=map
 	// +listMapKey=name
 	// +optional
 	Resources []RequiredResource `json:"resources,omitempty"`
+
+	// resourceSlices are devices that a DRA driver must have published for the node.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=map
+	// +listMapKey=driver
+	// +optional
+	ResourceSlices []RequiredResourceSlices `json:"resourceSlices,omitempty"`
+
+	// objects must exist in the cluster, and an expression over each be true.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +optional
+	Objects []RequiredObject `json:"objects,omitempty"`
 
 	// taint is what an unready node carries.
 	// +kubebuilder:default={}
@@ -195,6 +211,20 @@ type NodeReadinessRuleSpec struct {
 	// +optional
 	RearmOnReboot bool `json:"rearmOnReboot,omitempty"`
 
+	// suspend freezes the rule: nothing is written for it, and nodes stay as they are.
+	// +kubebuilder:default=false
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+
+	// damping says for how long facts must last before they count.
+	// +optional
+	Damping *Damping `json:"damping,omitempty"`
+
+	// budget bounds what the rule may do to its nodes within a while. Past it the rule stops, and says so by the condition
+	// Braked and a Warning.
+	// +optional
+	Budget *Budget `json:"budget,omitempty"`
+
 	// existingNodes says whether nodes that were there before the rule are held.
 	// +kubebuilder:default=Ignore
 	// +optional
@@ -206,99 +236,14 @@ type NodeReadinessRuleSpec struct {
 	DryRun bool `json:"dryRun,omitempty"`
 }
 
-// RequiredDaemonSet names a DaemonSet whose pod on the node must be Ready.
-//
-// +kubebuilder:validation:XValidation:rule="has(self.name) || has(self.selector)",message="name the DaemonSet with name (or '*' for all of the namespace), or its pods with selector"
-// +kubebuilder:validation:XValidation:rule="!has(self.readinessProbe) || (has(self.name) && self.name != '*')",message="readinessProbe needs a name other than '*': the agent reports it as the condition headstart.dev/<Name>Ready"
-type RequiredDaemonSet struct {
-	// namespace of the DaemonSet.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	Namespace string `json:"namespace"`
-	// name of the DaemonSet; "*" means every DaemonSet of the namespace that has its place on the node and can start
-	// while the taint is there. Where a selector is set, it decides and the name is for people.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +optional
-	Name string `json:"name,omitempty"`
-	// selector of the pods.
-	// +optional
-	Selector *metav1.LabelSelector `json:"selector,omitempty"`
-	// readinessProbe is run on the node by the agent, which reports it as the condition headstart.dev/<Name>Ready
-	// (name in PascalCase); the rule waits for that condition too. An exec probe needs allowExec in the agent's config.
-	// +kubebuilder:validation:XValidation:rule="!has(self.httpGet) || type(self.httpGet.port) == string || (self.httpGet.port > 0 && self.httpGet.port < 65536)",message="httpGet.port must be between 1 and 65535"
-	// +kubebuilder:validation:XValidation:rule="!has(self.tcpSocket) || type(self.tcpSocket.port) == string || (self.tcpSocket.port > 0 && self.tcpSocket.port < 65536)",message="tcpSocket.port must be between 1 and 65535"
-	// +kubebuilder:validation:XValidation:rule="!has(self.grpc) || (self.grpc.port > 0 && self.grpc.port < 65536)",message="grpc.port must be between 1 and 65535"
-	// +optional
-	ReadinessProbe *corev1.Probe `json:"readinessProbe,omitempty"`
-}
-
-// OptionalDaemonSet names a DaemonSet that is never waited for.
-//
-// +kubebuilder:validation:XValidation:rule="has(self.name) || has(self.selector)",message="name the DaemonSet with name (or '*' for all of the namespace), or its pods with selector"
-type OptionalDaemonSet struct {
-	// namespace of the DaemonSet.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	Namespace string `json:"namespace"`
-	// name of the DaemonSet; "*" means every DaemonSet of the namespace that has its place on the node.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +optional
-	Name string `json:"name,omitempty"`
-	// selector of the pods.
-	// +optional
-	Selector *metav1.LabelSelector `json:"selector,omitempty"`
-	// readyLabel is the label that the node carries, with value "true", while the pods are Ready.
-	// +kubebuilder:validation:MaxLength=317
-	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
-	// +optional
-	ReadyLabel string `json:"readyLabel,omitempty"`
-}
-
-// RequiredCondition is a node condition that must have a status.
-type RequiredCondition struct {
-	// type of the node condition.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=316
-	Type string `json:"type"`
-	// requiredStatus is the status that the condition must have. A missing condition is Unknown.
-	// +kubebuilder:validation:Enum="True";"False";Unknown
-	// +kubebuilder:default="True"
-	// +optional
-	RequiredStatus corev1.ConditionStatus `json:"requiredStatus,omitempty"`
-	// defaultStatus stands for a condition that nobody has reported (continuous only).
-	// +kubebuilder:validation:Enum="True";"False";Unknown
-	// +optional
-	DefaultStatus corev1.ConditionStatus `json:"defaultStatus,omitempty"`
-	// maxAge is how long a report counts without being repeated; older ones are Unknown.
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="maxAge must be at least 1s"
-	// +optional
-	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
-}
-
-// RequiredResource is an amount that must be allocatable on the node.
-type RequiredResource struct {
-	// name of the resource, such as nvidia.com/gpu.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=317
-	Name string `json:"name"`
-	// min is the least amount.
-	// +kubebuilder:validation:XValidation:rule="type(self) == int || isQuantity(self)",message="min must be a quantity, such as 1, 500m or 2Gi"
-	// +kubebuilder:default=1
-	// +optional
-	Min resource.Quantity `json:"min,omitempty"`
-}
-
 // RuleTaint is the taint of a rule.
 type RuleTaint struct {
-	// key is under readiness.k8s.io/, which Karpenter and Cluster Autoscaler treat as a startup taint; default
-	// readiness.k8s.io/<rule name>.
-	// +kubebuilder:validation:MaxLength=80
-	// +kubebuilder:validation:Pattern=`^readiness\.k8s\.io/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// key of the taint; default readiness.k8s.io/<rule name>. Karpenter and Cluster Autoscaler take readiness.k8s.io/ for
+	// startup taints, Cluster Autoscaler startup-taint.cluster-autoscaler.kubernetes.io/ too. A key of another domain must
+	// be in the NodePool's startupTaints, and may not be one of Kubernetes' or Karpenter's own.
+	// +kubebuilder:validation:MaxLength=317
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(readiness[.]k8s[.]io|startup-taint[.]cluster-autoscaler[.]kubernetes[.]io)/') || !self.matches('^([^/]*[.])?(kubernetes[.]io|k8s[.]io|karpenter[.]sh)/')",message="taint.key may not be of kubernetes.io, k8s.io or karpenter.sh, whose taints belong to others: write readiness.k8s.io/<name>, startup-taint.cluster-autoscaler.kubernetes.io/<name> or a key of your own domain"
 	// +optional
 	Key string `json:"key,omitempty"`
 	// value of the taint.
@@ -320,8 +265,8 @@ type NodeReadinessRuleStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// conditions: Accepted (the rule is understood and in force), Conflict (another rule disagrees about the taint),
-	// Unsatisfiable (something required can never come while the taint is there); and where there was such trouble, Undecided
-	// (what the rule asks about cannot be looked at) and WriteFailed (nodes cannot be written).
+	// Unsatisfiable (something required can never come while the taint is there), Braked (the budget is used up); and where
+	// there was such trouble, Undecided (what the rule asks about cannot be looked at) and WriteFailed (nodes cannot be written).
 	// +listType=map
 	// +listMapKey=type
 	// +optional

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
@@ -46,6 +47,7 @@ func TestTheGuidesManifests(t *testing.T) {
 		e.readyPod("kube-system", "aws-node-"+node, node, map[string]string{"k8s-app": "aws-node"}, "")
 		e.eventuallyTainted(node, key, false)
 	}
+	e.waitsForTheGuidesPod()
 	require.Eventually(t, func() bool {
 		got := &unstructured.Unstructured{}
 		got.SetGroupVersionKind(rules[0].GroupVersionKind())
@@ -54,6 +56,22 @@ func TestTheGuidesManifests(t *testing.T) {
 		require.NoError(t, err)
 		return n == 2
 	}, settleTime, pollTime)
+}
+
+// waitsForTheGuidesPod is of the second manifest: its kubectl wait is answered from the API, for the pod of the node.
+func (e *env) waitsForTheGuidesPod() {
+	e.t.Helper()
+	const key = readiness.TaintPrefix + "vpc-cni-only"
+	node := e.node(tainted(key), func(n *corev1.Node) { n.Labels["karpenter.sh/nodepool"] = "fast-scaling-nrc" })
+	other := e.node(tainted(key), func(n *corev1.Node) { n.Labels["karpenter.sh/nodepool"] = "fast-scaling-nrc" })
+	e.readyPod("kube-system", "vpc-"+node.Name, node.Name, map[string]string{"k8s-app": "aws-node"}, "")
+	e.stays(node.Name, "its pod is Ready and not Initialized", func(n *corev1.Node) bool { return hasTaint(n, key) })
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "vpc-" + node.Name}}
+	require.NoError(e.t, e.Status().Patch(e.t.Context(), pod, client.RawPatch(types.StrategicMergePatchType, []byte(`{"status":{"conditions":[{"type":"Initialized","status":"True"}]}}`))))
+	begin := time.Now()
+	e.eventuallyTainted(node.Name, key, false)
+	e.t.Logf("the second manifest's node is released %s after its last fact, polled every %s", time.Since(begin), pollTime)
+	require.True(e.t, hasTaint(e.get(other.Name), key), "the pod of another node is nothing to it")
 }
 
 // readyPod makes a pod on the node and reports it Ready, as a kubelet would. owner is the DaemonSet, or "".
@@ -167,8 +185,8 @@ func TestUnsatisfiableRuleSaysSo(t *testing.T) {
 	}, settleTime, pollTime)
 }
 
-// TestARuleSaysThatAgentsDoNotRunItsExecProbe is of the guide's manifests on nodes whose agent has no allowExec.
-func TestARuleSaysThatAgentsDoNotRunItsExecProbe(t *testing.T) {
+// TestARuleWithACommandIsRefusedUntilAnAgentRunsIt is of agents without allowExec, and then of one with it.
+func TestARuleWithACommandIsRefusedUntilAnAgentRunsIt(t *testing.T) {
 	e := newEnv(t)
 	rule := e.rule(func(r *v1alpha1.NodeReadinessRule) {
 		r.Spec.Conditions = nil
@@ -182,22 +200,28 @@ func TestARuleSaysThatAgentsDoNotRunItsExecProbe(t *testing.T) {
 	probe := native.DaemonSets[0].ProbeCondition
 	e.startController()
 	node := e.node()
-	refused := func(want bool) {
-		t.Helper()
-		require.Eventually(t, func() bool {
-			got := &v1alpha1.NodeReadinessRule{}
-			require.NoError(t, e.Get(t.Context(), client.ObjectKeyFromObject(rule), got))
-			c := meta.FindStatusCondition(got.Status.Conditions, "Unsatisfiable")
-			return c != nil && want == (c.Status == metav1.ConditionTrue && c.Reason == readiness.ReasonExecNotAllowed && strings.Contains(c.Message, "allowExec: true"))
-		}, settleTime, pollTime)
-	}
-	e.eventuallyTainted(node.Name, taintKey(rule), true)
-	refused(false)
-	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"False","reason":%q}]}}`, probe, readiness.ReasonExecNotAllowed)
-	require.NoError(t, e.Status().Patch(t.Context(), node, client.RawPatch(types.StrategicMergePatchType, []byte(patch))))
-	refused(true)
-	e.report(node.Name, string(probe), corev1.ConditionTrue)
-	refused(false)
+	e.eventuallyCondition(rule, "Accepted", metav1.ConditionFalse, "kubectl wait --for=condition")
+	require.False(t, hasTaint(e.get(node.Name), taintKey(rule)))
+	refusal := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"False","reason":%q}]}}`, probe, readiness.ReasonExecNotAllowed)
+	require.NoError(t, e.Status().Patch(t.Context(), node, client.RawPatch(types.StrategicMergePatchType, []byte(refusal))))
+	e.stays(node.Name, "an agent that may not run it is no reason to hold", func(n *corev1.Node) bool { return !hasTaint(n, taintKey(rule)) })
+	e.report(node.Name, string(probe), corev1.ConditionFalse)
+	e.eventuallyCondition(rule, "Accepted", metav1.ConditionTrue, "")
+	second := e.node()
+	e.eventuallyTainted(second.Name, taintKey(rule), true)
+	require.NoError(t, e.Status().Patch(t.Context(), second, client.RawPatch(types.StrategicMergePatchType, []byte(refusal))))
+	e.eventuallyCondition(rule, "Unsatisfiable", metav1.ConditionTrue, "allowExec: true")
+}
+
+// eventuallyCondition waits until the rule's status says so.
+func (e *env) eventuallyCondition(rule *v1alpha1.NodeReadinessRule, kind string, status metav1.ConditionStatus, message string) {
+	e.t.Helper()
+	require.Eventually(e.t, func() bool {
+		got := &v1alpha1.NodeReadinessRule{}
+		require.NoError(e.t, e.Get(e.t.Context(), client.ObjectKeyFromObject(rule), got))
+		c := meta.FindStatusCondition(got.Status.Conditions, kind)
+		return c != nil && c.Status == status && strings.Contains(c.Message, message)
+	}, settleTime, pollTime, "%s=%s: %s", kind, status, message)
 }
 
 func TestTimeoutDeletesTheNodeClaimNeverTheNode(t *testing.T) {
@@ -206,12 +230,7 @@ func TestTimeoutDeletesTheNodeClaimNeverTheNode(t *testing.T) {
 		r.Spec.OnTimeout = v1alpha1.TimeoutDeleteNodeClaim
 		r.Spec.ReadinessTimeout = &metav1.Duration{Duration: 2e9}
 	})
-	objects, err := readObjects("testdata/nodeclaim-crd.yaml")
-	require.NoError(t, err)
-	for _, o := range objects {
-		require.NoError(t, e.Create(t.Context(), o))
-		t.Cleanup(func() { e.drop(o) })
-	}
+	e.installNodeClaims()
 	claim := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "metadata": map[string]any{"name": e.pool}}}
 	require.Eventually(t, func() bool { return e.Create(t.Context(), claim) == nil }, settleTime, pollTime, "the CRD is served")
 	e.startController()

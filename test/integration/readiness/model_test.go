@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/v1alpha1"
@@ -177,6 +178,8 @@ func (m *model) toggleRule() {
 	m.rule = m.e.rule(func(r *v1alpha1.NodeReadinessRule) {
 		r.Spec.Taint.Key = m.key()
 		r.Spec.ReadinessTimeout, r.Spec.OnTimeout = &metav1.Duration{Duration: modelPatience}, v1alpha1.TimeoutHold
+		all := intstr.FromString("100%")
+		r.Spec.Budget = &v1alpha1.Budget{Reholds: &all}
 	})
 	for _, n := range m.nodes {
 		n.before, n.done = true, false
