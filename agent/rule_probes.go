@@ -1,10 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"net"
-	"strconv"
+	"net/http"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,7 +19,8 @@ import (
 const maxRuleProbes = 64
 
 // RuleProbers builds the probes that NodeReadinessRules want of a node: the readinessProbe of every required DaemonSet
-// of every rule that binds it. A probe that the config has already under that condition is the config's.
+// of every rule that binds it, but for what the controller answers. A probe that the config has already under that condition
+// is the config's.
 func RuleProbers(cfg Config, rules []v1alpha1.NodeReadinessRule, node *corev1.Node) []Prober {
 	taken := map[string]bool{readiness.ConditionImagesReady: true}
 	for _, p := range cfg.Probes {
@@ -31,18 +32,16 @@ func RuleProbers(cfg Config, rules []v1alpha1.NodeReadinessRule, node *corev1.No
 		if err != nil || !rule.Binds(node) {
 			continue
 		}
-		for _, ds := range rules[i].Spec.RequiredDaemonSets {
-			if ds.ReadinessProbe == nil || len(out) >= maxRuleProbes {
-				continue
-			}
-			condition := string(readiness.ProbeCondition(ds.Name))
-			if taken[condition] {
+		for j := range rule.DaemonSets {
+			ds, probe := &rule.DaemonSets[j], rules[i].Spec.RequiredDaemonSets[j].ReadinessProbe
+			condition := string(ds.ProbeCondition)
+			if condition == "" || taken[condition] || len(out) >= maxRuleProbes {
 				continue
 			}
 			taken[condition] = true
 			out = append(out, Prober{
-				Name: ds.Name, Condition: condition, Checker: ruleChecker(ds.ReadinessProbe, cfg.AllowExec),
-				Settings: ruleSettings(ds.ReadinessProbe), source: ds.ReadinessProbe.String(),
+				Name: ds.Name, Condition: condition, Checker: ruleChecker(ds, probe, &cfg),
+				Settings: ruleSettings(probe), source: probe.String(),
 			})
 		}
 	}
@@ -103,62 +102,41 @@ func ruleSettings(p *corev1.Probe) probe.Settings {
 
 // ruleChecker builds the check of a probe that came from the API. Whoever may write rules may make nodes look at
 // themselves, and at nothing else: no other host, and a command only where the node's own config allows commands.
-func ruleChecker(p *corev1.Probe, allowExec bool) probe.Checker {
+func ruleChecker(ds *readiness.DaemonSet, p *corev1.Probe, cfg *Config) probe.Checker {
+	if err := readiness.CheckProbe(p); err != nil {
+		return refused(err.Error())
+	}
+	at := func(host string, port intstr.IntOrString, check func(address string) probe.Checker) probe.Checker {
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		runtime := &probe.CRI{Address: strings.TrimPrefix(cfg.Containerd.Address, "unix://")}
+		return &probe.At{Address: &probe.PodAddress{Runtime: runtime, Pod: *ds, Host: host, Port: port}, Make: check}
+	}
 	switch {
 	case p.Exec != nil:
-		if len(p.Exec.Command) == 0 || p.Exec.Command[0] == "" {
-			return refused("exec.command is empty: write the program and its arguments")
-		}
-		return &probe.Exec{Command: p.Exec.Command, Allowed: allowExec}
+		return &probe.Exec{Command: p.Exec.Command, Allowed: cfg.AllowExec}
 	case p.HTTPGet != nil:
-		address, err := localAddress(p.HTTPGet.Host, p.HTTPGet.Port)
-		if err != nil {
-			return refused("httpGet." + err.Error())
-		}
-		if len(p.HTTPGet.HTTPHeaders) > 0 {
-			return refused("httpGet.httpHeaders are not sent by the agent: leave them out")
-		}
-		scheme := "http"
-		if p.HTTPGet.Scheme == corev1.URISchemeHTTPS {
-			scheme = "https"
-		}
-		path := p.HTTPGet.Path
-		if path == "" || path[0] != '/' {
-			path = "/" + path
-		}
-		return &probe.HTTP{URL: scheme + "://" + address + path}
+		return at(p.HTTPGet.Host, p.HTTPGet.Port, func(address string) probe.Checker { return httpChecker(p.HTTPGet, address) })
 	case p.TCPSocket != nil:
-		address, err := localAddress(p.TCPSocket.Host, p.TCPSocket.Port)
-		if err != nil {
-			return refused("tcpSocket." + err.Error())
-		}
-		return &probe.TCP{Address: address}
-	case p.GRPC != nil:
-		service := ""
-		if p.GRPC.Service != nil {
-			service = *p.GRPC.Service
-		}
-		address, err := localAddress("", intstr.FromInt32(p.GRPC.Port))
-		if err != nil {
-			return refused("grpc." + err.Error())
-		}
-		return &probe.GRPC{Address: address, Service: service}
+		return at(p.TCPSocket.Host, p.TCPSocket.Port, func(address string) probe.Checker { return &probe.TCP{Address: address} })
 	}
-	return refused("it has none of exec, httpGet, tcpSocket and grpc")
+	service := ""
+	if p.GRPC.Service != nil {
+		service = *p.GRPC.Service
+	}
+	return at("", intstr.FromInt32(p.GRPC.Port), func(address string) probe.Checker { return &probe.GRPC{Address: address, Service: service} })
 }
 
-// localAddress is host:port of this node's loopback, which is where a probe of hostNetwork pods answers.
-func localAddress(host string, port intstr.IntOrString) (string, error) {
-	if host == "" || host == "localhost" {
-		host = "127.0.0.1"
+func httpChecker(in *corev1.HTTPGetAction, address string) probe.Checker {
+	out := &probe.HTTP{URL: strings.ToLower(cmp.Or(string(in.Scheme), "http")) + "://" + address + "/" + strings.TrimPrefix(in.Path, "/")}
+	for _, header := range in.HTTPHeaders {
+		if out.Headers == nil {
+			out.Headers = http.Header{}
+		}
+		out.Headers.Add(header.Name, header.Value)
 	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return "", fmt.Errorf("host %q is not this node: leave it out", host)
-	}
-	if port.Type != intstr.Int || port.IntVal < 1 || port.IntVal > 65535 {
-		return "", fmt.Errorf("port %q: write a number from 1 to 65535, the agent knows no container's port names", port.String())
-	}
-	return net.JoinHostPort(host, strconv.Itoa(int(port.IntVal))), nil
+	return out
 }
 
 // ReasonProbeRefused means that a rule asks for a probe that the agent does not run.

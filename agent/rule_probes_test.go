@@ -43,33 +43,36 @@ func TestRuleProbersAreThoseOfTheRulesThatBindTheNode(t *testing.T) {
 	}, node)
 	require.Len(t, got, 1, "one probe a condition, and the config's own stays")
 	require.Equal(t, "headstart.dev/AwsNodeReady", got[0].Condition)
-	require.Equal(t, &probe.HTTP{URL: "http://127.0.0.1:8080/ready"}, got[0].Checker)
+	at, ok := got[0].Checker.(*probe.At)
+	require.True(t, ok)
+	require.Equal(t, &probe.HTTP{URL: "http://127.0.0.1:8080/ready"}, at.Make("127.0.0.1:8080"))
 	require.Equal(t, probe.Settings{Period: 2 * time.Second, Timeout: time.Second, SuccessThreshold: 1, FailureThreshold: 3}, got[0].Settings)
 }
 
 func TestRuleProbersLookAtThisNodeOnly(t *testing.T) {
 	pool := map[string]string{"pool": "fast"}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: pool}}
-	for name, tc := range map[string]struct {
-		handler corev1.ProbeHandler
-		message string
-	}{
-		"another host":            {httpGet("169.254.169.254", intstr.FromInt32(80)), "not this node"},
-		"another host by name":    {httpGet("metadata.internal", intstr.FromInt32(80)), "not this node"},
-		"a named port":            {httpGet("", intstr.FromString("http")), "write a number"},
-		"a port that is none":     {corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(0)}}, "write a number"},
-		"a command":               {corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/true"}}}, "allowExec: true"},
-		"a command without words": {corev1.ProbeHandler{Exec: &corev1.ExecAction{}}, "exec.command is empty"},
-		"nothing":                 {corev1.ProbeHandler{}, "none of"},
+	for name, handler := range map[string]corev1.ProbeHandler{
+		"another host":            httpGet("169.254.169.254", intstr.FromInt32(80)),
+		"another host by name":    httpGet("metadata.internal", intstr.FromInt32(80)),
+		"a port that is none":     {TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(0)}},
+		"a command without words": {Exec: &corev1.ExecAction{}},
+		"nothing":                 {},
+		"what the controller answers": {Exec: &corev1.ExecAction{Command: []string{
+			"kubectl", "wait", "--for=condition=Ready", "pod", "-l", "a=b", "-n", "x",
+		}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := agent.RuleProbers(agent.Default(), []v1alpha1.NodeReadinessRule{rule("a", pool, "ds", tc.handler)}, node)
-			require.Len(t, got, 1)
-			result := got[0].Once(t.Context())
-			require.Equal(t, probe.False, result.Status)
-			require.Contains(t, result.Message, tc.message)
+			require.Empty(t, agent.RuleProbers(agent.Default(), []v1alpha1.NodeReadinessRule{rule("a", pool, "ds", handler)}, node))
 		})
 	}
+	got := agent.RuleProbers(agent.Default(), []v1alpha1.NodeReadinessRule{
+		rule("a", pool, "ds", corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/true"}}}),
+	}, node)
+	require.Len(t, got, 1)
+	result := got[0].Once(t.Context())
+	require.Equal(t, probe.False, result.Status)
+	require.Contains(t, result.Message, "allowExec: true")
 }
 
 func TestPodProbersReportTheDaemonSetsThatRulesRequire(t *testing.T) {

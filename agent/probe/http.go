@@ -15,11 +15,13 @@ import (
 // another host.
 type HTTP struct {
 	URL string
+	// Headers are sent beside our own; a Host among them is the request's. Nil for none.
+	Headers http.Header
 }
 
 // Check sends one GET.
 func (p *HTTP) Check(ctx context.Context) Result {
-	code, _, err := get(ctx, p.URL, "")
+	code, _, err := getWith(ctx, p.URL, "", p.Headers)
 	switch {
 	case err != nil:
 		return httpFailure(p.URL, err)
@@ -35,14 +37,26 @@ const maxBodyBytes = 64 << 10
 // get sends one GET over a connection of its own, to target or, where socket is set, to that unix socket, with headers that
 // are "true". It keeps nothing open.
 func get(ctx context.Context, target, socket string, headers ...string) (code int, body []byte, err error) {
+	out := http.Header{}
+	for _, header := range headers {
+		out.Set(header, "true")
+	}
+	return getWith(ctx, target, socket, out)
+}
+
+// getWith is get with headers that have values of their own.
+func getWith(ctx context.Context, target, socket string, headers http.Header) (code int, body []byte, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
 	if err != nil {
 		return 0, nil, err
 	}
 	request.Header.Set("User-Agent", "headstart-agent")
 	request.Header.Set("Accept", "*/*")
-	for _, header := range headers {
-		request.Header.Set(header, "true")
+	for name, values := range headers {
+		request.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	if host := headers.Get("Host"); host != "" {
+		request.Host = host
 	}
 	transport := &http.Transport{
 		DisableKeepAlives: true,
