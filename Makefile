@@ -23,7 +23,7 @@ help: ## this text
 build: ## the three binaries into bin/
 	go build -trimpath -o bin/ ./cmd/...
 
-generate: ## deep copies and CRDs from the Go types
+generate: ## deep copies and CRDs from the Go types, and the chart's copies and schema
 	$(TOOL) controller-gen object paths=./...
 	$(TOOL) controller-gen crd paths=./... output:crd:dir=deploy/crd
 	mkdir -p deploy/crd/compat
@@ -31,6 +31,7 @@ generate: ## deep copies and CRDs from the Go types
 	sed -e 's/nodereadinessrules\.headstart\.dev/nodereadinessrules.nodereadiness.k8s.io/' -e 's/group: headstart\.dev/group: nodereadiness.k8s.io/' \
 		-e '/shortNames:/d' -e '/    - hrr/d' -e 's|^  annotations:|&\n    api-approved.kubernetes.io: unapproved, the guide'"'"'s own group|' \
 		deploy/crd/headstart.dev_nodereadinessrules.yaml > deploy/crd/compat/nodereadiness.k8s.io_nodereadinessrules.yaml
+	go run ./deploy/chart/sync
 
 fmt: ## format the code
 	$(TOOL) golangci-lint fmt

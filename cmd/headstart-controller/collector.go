@@ -19,9 +19,10 @@ const (
 	mostGCPercent  = 400
 )
 
-// paceCollector keeps the room of the heap at heapRoom, unless GOGC or GOMEMLIMIT say that a user has other plans.
+// paceCollector keeps the room of the heap at heapRoom, unless GOGC says that a user has other plans. GOMEMLIMIT is no other
+// plan: near that limit the runtime collects sooner, whatever the percentage, and every pod has such a limit.
 func paceCollector() {
-	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+	if os.Getenv("GOGC") != "" {
 		return
 	}
 	debug.SetGCPercent(mostGCPercent)

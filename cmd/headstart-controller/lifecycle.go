@@ -46,15 +46,15 @@ func newUpgradeCRDsCommand() *cobra.Command {
 
 func newCleanUpCommand() *cobra.Command {
 	var (
-		o         options
-		namespace string
+		o options
+		c lifecycle.Cluster
 	)
 	cmd := &cobra.Command{
 		Use:   "clean-up",
 		Short: "Takes everything of Headstart off nodes and pods, before an uninstall",
-		Long: "clean-up stops the controller and the agents' DaemonSet, then takes their taints, labels, annotations and conditions\n" +
+		Long: "clean-up stops the controller and the agents' DaemonSets, then takes their taints, labels, annotations and conditions\n" +
 			"off every node and lifts the gates that GatePolicies name. Take our taint out of your NodePools first: nodes that come\n" +
-			"with it afterwards keep it.",
+			"with it afterwards keep it. The chart runs it by itself, with --unless-installed, after an uninstall.",
 		Example: "  headstart-controller clean-up --kubeconfig ~/.kube/config --namespace headstart-system",
 		Args:    usageArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,19 +65,20 @@ func newCleanUpCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			core, err := kubernetes.NewForConfig(config)
-			if err != nil {
+			if c.Core, err = kubernetes.NewForConfig(config); err != nil {
 				return fmt.Errorf("connect: %w", err)
 			}
-			client, err := dynamic.NewForConfig(config)
-			if err != nil {
+			if c.Dynamic, err = dynamic.NewForConfig(config); err != nil {
 				return fmt.Errorf("connect: %w", err)
 			}
-			log := logr.FromSlogHandler(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
-			return lifecycle.CleanUp(ctx, lifecycle.Cluster{Core: core, Dynamic: client, Namespace: namespace, Log: log})
+			c.Log = logr.FromSlogHandler(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+			return lifecycle.CleanUp(ctx, c)
 		},
 	}
 	cmd.Flags().StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty: the pod's service account")
-	cmd.Flags().StringVar(&namespace, "namespace", "headstart-system", "namespace of the controller and the agents")
+	cmd.Flags().StringVar(&c.Namespace, "namespace", "headstart-system", "namespace of the controller and the agents")
+	cmd.Flags().StringSliceVar(&c.Taints, "taint", nil, "`key` of a taint of a rule that may be gone already")
+	cmd.Flags().BoolVar(&c.UnlessInstalled, "unless-installed", false, "do nothing while a controller or an agent is installed")
+	cmd.Flags().BoolVar(&c.DeleteCRDs, "delete-crds", false, "delete our CRDs too, and with them all rules, policies and pools")
 	return cmd
 }

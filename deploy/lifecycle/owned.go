@@ -32,6 +32,9 @@ func (o *owned) addTaint(key, effect string) {
 // rules name is for upstream's controller to go on with.
 func (c *Cluster) owned(ctx context.Context) (*owned, error) {
 	out := &owned{taints: map[string]bool{}, labels: map[string]bool{}}
+	for _, key := range c.Taints {
+		out.addTaint(key, string(corev1.TaintEffectNoSchedule))
+	}
 	for _, group := range []string{v1alpha1.GroupVersion.Group, guide.GroupVersion.Group} {
 		err := c.each(ctx, group, "nodereadinessrules", func(rule *unstructured.Unstructured) {
 			key, _, _ := unstructured.NestedString(rule.Object, "spec", "taint", "key")

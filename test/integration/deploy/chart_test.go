@@ -1,7 +1,9 @@
 package deploy_test
 
 import (
+	"context"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,34 +13,54 @@ import (
 
 const namespace = "headstart-test"
 
+// ownImages are what nobody but the user can know.
+var ownImages = []string{
+	"controller.image.repository=registry.example/headstart-controller",
+	"agent.image.repository=registry.example/headstart-agent", "agent.image.digest=sha256:" + strings.Repeat("ab", 32),
+}
+
 // valueSets is the matrix: each is a way in which people install the chart.
 var valueSets = map[string][]string{
 	"defaults":               nil,
-	"controller only":        {"agent.enabled=false"},
-	"everything on":          {"agent.directPull=true", "agent.hostInstall=true", "metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true", "agent.config.metrics.bindAddress=:9464", "metrics.prometheusRule.enabled=true", "metrics.dashboards.enabled=true"},
+	"controller only":        {"agent.enabled=false", "agent.image.repository=", "agent.image.digest="},
+	"everything on":          {"agent.directPull=true", "agent.hostInstall=true", "metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true", "agent.config.metrics.bindAddress=:9464", "metrics.prometheusRule.enabled=true", "metrics.dashboards.enabled=true", "resourceQuota.create=true", "crds.keep=false", "agent.scc=privileged"},
 	"nothing optional":       {"rule.create=false", "gatePolicies.create=false", "warmPool.priorityClass.create=false", "controller.podDisruptionBudget=false", "controller.networkPolicy.enabled=false", "hooks.upgradeCRDs=false", "hooks.cleanUp=false"},
-	"all probes":             {"agent.config.probes[0].name=cni", "agent.config.probes[0].type=cni", "agent.config.probes[1].name=csi", "agent.config.probes[1].type=csi", "agent.config.probes[1].drivers={ebs.csi.aws.com}", "agent.config.probes[2].name=gpu", "agent.config.probes[2].type=gpu", "agent.config.probes[3].name=unit", "agent.config.probes[3].type=systemd", "agent.config.probes[3].unit=x.service"},
-	"images by digest":       {"controller.image.digest=sha256:" + strings.Repeat("ab", 32), "agent.image.digest=sha256:" + strings.Repeat("ab", 32)},
+	"images by digest":       {"controller.image.digest=sha256:" + strings.Repeat("ab", 32)},
 	"every form of rule":     {"controller.rules={native,guide,upstream}"},
 	"one replica, own paths": {"controller.replicas=1", "agent.hostPaths={/var/run/mine}", "agent.credentialProviderDir="},
 	"metrics for some":       {"controller.networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b"},
+	"labels, annotations and a proxy": {
+		"commonLabels.team=a", "commonAnnotations.owner=a", "agent.podLabels.x=y", "controller.podAnnotations.x=y", "proxy.httpsProxy=http://p:3128", "proxy.noProxy=10.0.0.0/8",
+		"imagePullSecrets[0].name=mine", "global.imagePullSecrets={theirs}", "global.imageRegistry=mirror.example", "controller.env[0].name=A", "controller.env[0].value=b", "agent.extraArgs={--log-level=debug}",
+	},
+	"profiles": {"agent.profiles[0].name=gpu", "agent.profiles[0].nodeSelector.accelerator=nvidia", "agent.profiles[0].config.probes[0].name=gpu", "agent.profiles[0].config.probes[0].type=gpu"},
 }
 
-func helmCommand(t *testing.T, command string, sets []string) (string, string, error) {
+func helmCommand(t *testing.T, command string, sets []string, more ...string) (string, string, error) {
 	t.Helper()
 	args := []string{command}
 	if command == "template" {
 		args = append(args, "headstart", "--namespace", namespace, "--include-crds=false")
 	}
 	args = append(args, chartDir, "--kube-version", "1.37.2")
-	for _, set := range sets {
+	for _, set := range append(slices.Clone(ownImages), sets...) {
 		args = append(args, "--set", set)
 	}
+	args = append(args, more...)
 	if command == "lint" {
 		args = append(args, "--strict")
 	}
+	return runHelm(t, args...)
+}
+
+func runHelm(t *testing.T, args ...string) (string, string, error) {
+	t.Helper()
+	return runHelmIn(t.Context(), args...)
+}
+
+func runHelmIn(ctx context.Context, args ...string) (string, string, error) {
 	var out, errs strings.Builder
-	cmd := exec.CommandContext(t.Context(), helm, args...)
+	cmd := exec.CommandContext(ctx, helm, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	return out.String(), errs.String(), err
@@ -86,6 +108,12 @@ func TestChartSchemaRefuses(t *testing.T) {
 		"an unknown field":                       {"agent.imagee=x", "imagee"},
 		"an unknown field of the agent's config": {"agent.config.probe=x", "probe"},
 		"a probe of no known type":               {"agent.config.probes[0].type=dns", "type"},
+		"an image as root by its tag":            {"agent.image.tag=v1", "tag"},
+		"the agent without a digest":             {"agent.image.digest=", "agent.image.digest is not set"},
+		"no image of the agent":                  {"agent.image.repository=", "agent.image.repository is not set"},
+		"no image of the controller":             {"controller.image.repository=", "controller.image.repository is not set"},
+		"a folder that hides the pod's own":      {"agent.hostPaths={/etc}", "cannot be mounted"},
+		"a profile of two labels":                {"agent.profiles[0].name=a,agent.profiles[0].nodeSelector.a=b,agent.profiles[0].nodeSelector.c=d", "nodeSelector"},
 		"no replica":                             {"controller.replicas=0", "replicas"},
 		"a form of rule that nobody knows":       {"controller.rules={kyverno}", "rules"},
 		"a digest that is none":                  {"agent.image.digest=latest", "digest"},
@@ -135,67 +163,4 @@ func TestRolesHaveNoWildcards(t *testing.T) {
 		}
 	}
 	require.Positive(t, n, "the chart has roles")
-}
-
-func podSpec(t *testing.T, objects []*unstructured.Unstructured, kind string) map[string]any {
-	t.Helper()
-	for _, obj := range objects {
-		if obj.GetKind() == kind {
-			spec, ok, err := unstructured.NestedMap(obj.Object, "spec", "template", "spec")
-			require.NoError(t, err)
-			require.True(t, ok)
-			return spec
-		}
-	}
-	require.Fail(t, "no "+kind)
-	return nil
-}
-
-func volumes(t *testing.T, spec map[string]any) []string {
-	t.Helper()
-	list, _, err := unstructured.NestedSlice(spec, "volumes")
-	require.NoError(t, err)
-	var out []string
-	for _, item := range list {
-		volume, ok := item.(map[string]any)
-		require.True(t, ok)
-		if path, ok, _ := unstructured.NestedString(volume, "hostPath", "path"); ok {
-			out = append(out, path)
-		}
-	}
-	return out
-}
-
-func TestAgentHasThePrivilegesOfItsProbesOnly(t *testing.T) {
-	base := []string{"/run/headstart", "/run/containerd", "/etc/containerd", "/etc/eks/image-credential-provider", "/var/lib/kubelet/pods-api"}
-	cni := []string{"/etc/cni/net.d", "/var/run/aws-node"}
-	cases := map[string]struct {
-		sets         []string
-		want         []string
-		capabilities bool
-	}{
-		"the CNI alone": {nil, append(base, cni...), false},
-		"CSI adds its sockets": {
-			[]string{"agent.config.probes[1].name=csi", "agent.config.probes[1].type=csi", "agent.config.probes[0].name=cni", "agent.config.probes[0].type=cni"},
-			append(append(base, cni...), "/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry"), false,
-		},
-		"HTTP alone needs nothing of the host": {[]string{"agent.config.probes[0].name=x", "agent.config.probes[0].type=http"}, base, false},
-		"direct pulls add containerd's root":   {[]string{"agent.directPull=true"}, append(append(base, cni...), "/var/lib/containerd"), true},
-		"install adds the host's root":         {[]string{"agent.hostInstall=true"}, append(append(base, cni...), "/"), false},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			spec := podSpec(t, template(t, tc.sets...), "DaemonSet")
-			require.ElementsMatch(t, tc.want, volumes(t, spec))
-			containers, _, err := unstructured.NestedSlice(spec, "containers")
-			require.NoError(t, err)
-			container, ok := containers[0].(map[string]any)
-			require.True(t, ok)
-			_, added, err := unstructured.NestedStringSlice(container, "securityContext", "capabilities", "add")
-			require.NoError(t, err)
-			require.Equal(t, tc.capabilities, added)
-			_, privileged, _ := unstructured.NestedBool(container, "securityContext", "privileged")
-			require.False(t, privileged)
-		})
-	}
 }

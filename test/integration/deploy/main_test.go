@@ -25,8 +25,8 @@ const (
 )
 
 var (
-	cp   *testenv.ControlPlane
-	helm string
+	cp              *testenv.ControlPlane
+	helm, kustomize string
 )
 
 func TestMain(m *testing.M) {
@@ -46,11 +46,11 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	helm = filepath.Join(dir, "helm")
-	build := exec.CommandContext(ctx, "go", "build", "-o", helm, "helm.sh/helm/v3/cmd/helm")
+	helm, kustomize = filepath.Join(dir, "helm"), filepath.Join(dir, "kustomize")
+	build := exec.CommandContext(ctx, "go", "build", "-o", dir, "helm.sh/helm/v3/cmd/helm", "sigs.k8s.io/kustomize/kustomize/v5")
 	build.Dir = toolsDir
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build helm: %w: %s", err, out)
+		return 0, fmt.Errorf("build helm and kustomize: %w: %s", err, out)
 	}
 	crds := []string{"deploy/crd"}
 	for module, sub := range map[string]string{
@@ -85,4 +85,12 @@ func moduleDir(ctx context.Context, module string) (string, error) {
 		return "", fmt.Errorf("find %s: %w", module, err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// cleanUpContext outlives a test by as long as its clean-up may take.
+func cleanUpContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
@@ -38,6 +39,13 @@ func decode(t *testing.T, text []byte) []*unstructured.Unstructured {
 	}
 }
 
+func marshal(t *testing.T, obj *unstructured.Unstructured) []byte {
+	t.Helper()
+	text, err := obj.MarshalJSON()
+	require.NoError(t, err)
+	return text
+}
+
 func readManifests(t *testing.T, pattern string) map[string][]*unstructured.Unstructured {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, pattern))
@@ -51,6 +59,8 @@ func readManifests(t *testing.T, pattern string) map[string][]*unstructured.Unst
 	}
 	return out
 }
+
+var crdResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
 // api writes manifests to the control plane as a cluster administrator would, strictly.
 type api struct {
