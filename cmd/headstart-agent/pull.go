@@ -72,7 +72,7 @@ func newPullCommand() *cobra.Command {
 	flags.StringVar(&f.namespace, "namespace", containerd.DefaultNamespace, "containerd namespace; the CRI looks into k8s.io only")
 	flags.StringVar(&f.snapshotter, "snapshotter", containerd.AutoSnapshotter, "snapshotter to unpack into; auto asks the CRI which one it uses")
 	flags.BoolVar(&f.pin, "pin", false, "keep the images from the kubelet's image garbage collection for a week; a later pull with --pin renews it")
-	flags.DurationVar(&f.timeout, "timeout", 0, "go on for so long, whatever fails (default: give an image up after 5 failures in a row)")
+	flags.DurationVar(&f.timeout, "timeout", 0, "try again for so long what can heal (default: give an image up after 5 failures in a row)")
 	flags.StringVar(&f.output, "output", "text", "text or json")
 	flags.StringVar(&f.providerConfig, "credential-provider-config", "", "the kubelet's credential provider config (default: the one of EKS, where it exists)")
 	flags.StringVar(&f.providerBinDir, "credential-provider-bin-dir", "", "folder with the credential providers' programs")

@@ -137,7 +137,9 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 	switch {
 	case err != nil:
 	case there:
-		err = s.accept(ctx, p, nil)
+		if err = s.accept(ctx, p, nil); errors.Is(err, errNotSeen) && cri != nil {
+			err = s.runEngines(ctx, p, []engine{*cri})
+		}
 	default:
 		err = s.runEngines(ctx, p, s.engines)
 	}
@@ -152,6 +154,7 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 	err = errors.Join(err, release(ctx, err == nil || full))
 	if full {
 		s.giveBack(p)
+		p.node.collectGarbage(ctx)
 		err = p.node.afterRoom(err, p.written.Load())
 	}
 	return err

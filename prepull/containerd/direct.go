@@ -277,7 +277,7 @@ func (e *directEngine) unpack(ctx context.Context, p *pull, one part, rank token
 	writes := n.claim()
 	defer writes.end()
 	result, err := layer.Unpack(ctx, dir.path, layer.Layer{Desc: desc, DiffID: p.resolved.DiffIDs[one.index], Base: one.parent == ""}, source,
-		layer.Options{Room: writes.grant, Allowed: n.capacity()})
+		layer.Options{Room: writes.grant, Allowed: beyondDisk * n.capacity()})
 	p.written.Add(result.UnpackedBytes)
 	if closed := source.finish(ctx, err); err == nil {
 		err = closed

@@ -126,6 +126,20 @@ func (n *node) deleteLease(ctx context.Context, id string) error {
 	return nil
 }
 
+// collectGarbage has containerd remove what nothing refers to, now and not some time: room is short.
+func (n *node) collectGarbage(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	manager := n.client.LeasesService()
+	l, err := manager.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseExpiry))
+	if err == nil {
+		err = manager.Delete(ctx, l, leases.SynchronousDelete)
+	}
+	if err != nil {
+		n.log.V(1).Info("garbage is not collected", "reason", err.Error())
+	}
+}
+
 // leaseLeft is how long a lease still holds. One without an end is not ours to judge: it holds.
 func leaseLeft(l leases.Lease, now time.Time) time.Duration {
 	value, limited := l.Labels[labelExpire]

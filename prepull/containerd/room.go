@@ -52,8 +52,11 @@ func (e *roomError) Error() string {
 
 func (e *roomError) Unwrap() error { return ErrNoRoom }
 
-// never reports whether no clearing of the disk can make the room.
-func (e *roomError) never() bool { return e.inodes == "" && e.need > e.total-e.keep }
+// never reports whether no clearing of the disk can make the room, nor any growth of it that is to be expected.
+func (e *roomError) never() bool { return e.inodes == "" && e.need > beyondDisk*e.total }
+
+// beyondDisk is how many times its disk a layer must be for nobody to wait for it.
+const beyondDisk = 2
 
 // mebibytes rounds up what is there a little of.
 func mebibytes(n int64) string {

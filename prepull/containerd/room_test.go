@@ -62,9 +62,9 @@ func TestClassify(t *testing.T) {
 			require.Equal(t, tc.refused, refused && !tc.permanent)
 		})
 	}
-	full := &roomError{need: 10, free: 5, keep: 3, total: 12}
+	full := &roomError{need: 30, free: 5, keep: 3, total: 12}
 	require.True(t, prepull.IsPermanent((&node{ledger: &ledger{}}).afterRoom(full, 0)), "no clearing makes that room")
-	full.total = 100
+	full.need = 15
 	_, later := errors.AsType[*prepull.LaterError]((&node{ledger: &ledger{}}).afterRoom(full, 0))
 	require.True(t, later)
 }

@@ -3,6 +3,8 @@ package layer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,16 +86,16 @@ func followDir(lower, rel string) (fd int, there bool, err error) {
 	if err != nil {
 		return -1, false, err
 	}
-	fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	switch {
-	case err == nil:
-		return fd, true, nil
-	case errors.Is(err, unix.ENOENT):
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
 		return -1, false, nil
-	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+	case err != nil:
+		return -1, false, err // below a file: containerd refuses such a layer
+	case !info.IsDir():
 		return -1, true, nil
 	}
-	return -1, false, err
+	fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return fd, err == nil, err
 }
 
 // inherit gives one directory of the layer what another has.

@@ -145,7 +145,7 @@ func (p *pipe) next() error {
 	p.digester.Write(p.current)
 	p.bytes += int64(len(p.current))
 	if p.bytes > p.limit {
-		return fmt.Errorf("%w: it unpacks to more than the %d bytes of the whole disk", ErrOversize, p.limit)
+		return fmt.Errorf("%w: it unpacks to more than %d bytes, beyond the whole disk", ErrOversize, p.limit)
 	}
 	return nil
 }
