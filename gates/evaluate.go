@@ -91,6 +91,16 @@ func (v *Verdict) WantsNodes() bool {
 	return len(v.Unmet) > 0
 }
 
+// Unreadable says that something cannot be read.
+func (v *Verdict) Unreadable() bool {
+	for _, u := range v.Unmet {
+		if u.Unknown && u.Problem != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // Known says that what is missing was really looked for.
 func (v *Verdict) Known() bool {
 	for _, u := range v.Unmet {

@@ -57,11 +57,11 @@ func (b *book) satisfiable(policy *v1alpha1.GatePolicy, j gates.Judgement) metav
 	if problem := b.waitlist.sources.fleetProblem(); j.InForce.NeedsFleet() && problem != "" {
 		out.Status, out.Reason, out.Message = metav1.ConditionUnknown, reasonInputMissing, problem
 	}
-	if obstacle, ok := b.waitlist.obstacle(j.InForce, b.served); ok {
-		out.Status, out.Reason, out.Message = metav1.ConditionFalse, obstacle.Reason, obstacle.Message
-	}
 	if problem := b.waitlist.unreadable(j.InForce.GateName); problem != "" {
 		out.Status, out.Reason, out.Message = metav1.ConditionFalse, reasonCannotRead, problem
+	}
+	if obstacle, ok := b.waitlist.obstacle(j.InForce, b.served); ok {
+		out.Status, out.Reason, out.Message = metav1.ConditionFalse, obstacle.Reason, obstacle.Message
 	}
 	if why := b.refusedPulls[policy.UID]; why != "" {
 		out.Status, out.Reason, out.Message = metav1.ConditionFalse, reasonNotAllowed, why

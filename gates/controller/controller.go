@@ -187,6 +187,9 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if g.verdict.Known() {
 			r.events.waiting(d.pod, g)
 		}
+		if g.verdict.Unreadable() {
+			r.book.dirty.ring() // the policy's status says so
+		}
 	}
 	if d.again.IsZero() {
 		return reconcile.Result{}, nil

@@ -74,7 +74,9 @@ func TestModelOfGates(t *testing.T) {
 		t: t, c: c, random: rand.New(rand.NewPCG(seed, 0)), namespace: namespace(t, c), pause: pausePriority(t, c), //nolint:gosec // a seed makes a run repeatable
 		policies: map[string]*v1alpha1.GatePolicy{}, late: map[string]time.Time{},
 	}
-	t.Cleanup(func() { require.NoError(t, c.DeleteAllOf(afterwards(t), &corev1.Pod{}, client.InNamespace(m.namespace))) })
+	t.Cleanup(func() {
+		require.NoError(t, c.DeleteAllOf(afterwards(t), &corev1.Pod{}, client.InNamespace(m.namespace)))
+	})
 	for range 2 {
 		m.addNode()
 	}
