@@ -11,6 +11,8 @@ const (
 	ProbeCSI     ProbeType = "csi"
 	ProbeGPU     ProbeType = "gpu"
 	ProbeEFA     ProbeType = "efa"
+	ProbeNeuron  ProbeType = "neuron"
+	ProbeDRA     ProbeType = "dra"
 	ProbeSystemd ProbeType = "systemd"
 	ProbeHTTP    ProbeType = "http"
 	ProbeTCP     ProbeType = "tcp"
@@ -54,13 +56,13 @@ type Probe struct {
 	Plugin string `json:"plugin,omitempty"`
 	// ConfDir (cni) is where the plugin's conflist appears.
 	ConfDir string `json:"confDir,omitempty"`
-	// Drivers (csi) are the names of the drivers that must answer.
+	// Drivers (csi, dra) are the names of the drivers that must answer.
 	Drivers []string `json:"drivers,omitempty"`
-	// KubeletDir (csi, gpu) is the kubelet's root folder; the default is the config's.
+	// KubeletDir (csi, dra, gpu, neuron) is the kubelet's root folder; the default is the config's.
 	KubeletDir string `json:"kubeletDir,omitempty"`
-	// MinDevices (gpu, efa) is how many devices must work; 0 means as many as the PCI bus shows.
+	// MinDevices (gpu, efa, neuron) is how many devices must work; 0 means as many as the PCI bus shows.
 	MinDevices int `json:"minDevices,omitempty"`
-	// DevicePlugin (gpu) says that a device plugin hands the GPUs to the kubelet, and that pods get none before it does;
+	// DevicePlugin (gpu, neuron) says that a device plugin hands the devices to the kubelet, and that pods get none before it does;
 	// false where a DRA driver hands them out. The default is true.
 	DevicePlugin *bool `json:"devicePlugin,omitempty"`
 	// IgnoreXIDs (gpu) are faults that the driver reports by number (XID) and that say nothing of the device, besides those

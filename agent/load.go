@@ -111,7 +111,7 @@ func (p *Probe) setDefaults(kubeletDir, confDir string) {
 	case ProbeCNI:
 		setDefault(&p.Plugin, "auto")
 		setDefault(&p.ConfDir, confDir)
-	case ProbeCSI, ProbeGPU:
+	case ProbeCSI, ProbeDRA, ProbeGPU, ProbeNeuron:
 		setDefault(&p.KubeletDir, kubeletDir)
 	default:
 	}

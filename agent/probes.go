@@ -83,6 +83,12 @@ func newChecker(cfg Config, p Probe, csiNode *CSINode) (probe.Checker, error) {
 		}, nil
 	case ProbeEFA:
 		return &probe.EFA{MinDevices: p.MinDevices, SysDir: "/sys", DevDir: "/dev"}, nil
+	case ProbeDRA:
+		return &probe.DRA{Drivers: p.Drivers, KubeletDir: p.KubeletDir, Slices: csiNode}, nil
+	case ProbeNeuron:
+		return &probe.Neuron{
+			MinDevices: p.MinDevices, DevicePlugin: p.DevicePlugin == nil || *p.DevicePlugin, KubeletDir: p.KubeletDir, SysDir: "/sys", DevDir: "/dev",
+		}, nil
 	case ProbeSystemd:
 		return &probe.Systemd{Unit: p.Unit, Units: systemd.Units{}}, nil
 	case ProbeExec:

@@ -34,6 +34,8 @@ var fieldsOfType = map[ProbeType][]string{
 	ProbeCSI:     {"drivers", "kubeletDir"},
 	ProbeGPU:     {"minDevices", "kubeletDir", "devicePlugin", "ignoreXIDs"},
 	ProbeEFA:     {"minDevices"},
+	ProbeDRA:     {"drivers", "kubeletDir"},
+	ProbeNeuron:  {"minDevices", "kubeletDir", "devicePlugin"},
 	ProbeSystemd: {"unit"},
 	ProbeHTTP:    {"url"},
 	ProbeTCP:     {"address"},
@@ -128,9 +130,9 @@ func (p *Probe) validateTarget(path *field.Path) field.ErrorList {
 	switch p.Type {
 	case ProbeCNI:
 		return append(append(p.validatePlugin(path), absolute(path.Child("confDir"), p.ConfDir)...), p.validatePluginAddress(path.Child("address"))...)
-	case ProbeCSI:
+	case ProbeCSI, ProbeDRA:
 		return append(p.validateDrivers(path), absolute(path.Child("kubeletDir"), p.KubeletDir)...)
-	case ProbeGPU, ProbeEFA:
+	case ProbeGPU, ProbeEFA, ProbeNeuron:
 		if p.MinDevices < 0 {
 			return field.ErrorList{field.Invalid(path.Child("minDevices"), p.MinDevices, "write 0 (as many as the PCI bus shows) or more")}
 		}

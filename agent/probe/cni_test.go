@@ -86,26 +86,26 @@ func writeConf(t *testing.T, cni *probe.CNI, name, content string) {
 
 func TestCNI(t *testing.T) {
 	cni, runtime := cniNode(t)
-	require.Equal(t, probe.ReasonNoConfig, look(t, cni, shortLook).Reason)
+	require.Equal(t, probe.ReasonNoConfig, look(t, cni, childTime).Reason)
 
 	writeConf(t, cni, "10-net.conflist", `{"name":"net"`)
-	result := look(t, cni, shortLook)
+	result := look(t, cni, childTime)
 	require.Equal(t, probe.ReasonInvalidConfig, result.Reason)
 	require.Contains(t, result.Message, "10-net.conflist")
 
 	require.NoError(t, os.Remove(filepath.Join(cni.ConfDir, "10-net.conflist")))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(cni.ConfDir, "05-net.conflist"), 0o600))
-	require.Equal(t, probe.ReasonInvalidConfig, look(t, cni, shortLook).Reason, "a FIFO does not block the probe")
+	require.Equal(t, probe.ReasonInvalidConfig, look(t, cni, childTime).Reason, "a FIFO does not block the probe")
 
 	writeConf(t, cni, "10-net.conflist", genericConflist)
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the runtime skips what does not parse, and so does the probe")
+	require.Equal(t, probe.True, look(t, cni, childTime).Status, "the runtime skips what does not parse, and so does the probe")
 
 	runtime.networkReady.Store(false)
-	result = look(t, cni, shortLook)
+	result = look(t, cni, childTime)
 	require.Equal(t, probe.ReasonNetworkNotReady, result.Reason)
 	require.Contains(t, result.Message, "cni plugin not initialized")
 	runtime.runtimeReady.Store(false)
-	require.Equal(t, probe.ReasonRuntimeNotReady, look(t, cni, shortLook).Reason)
+	require.Equal(t, probe.ReasonRuntimeNotReady, look(t, cni, childTime).Reason)
 }
 
 func TestCNIWithoutARuntime(t *testing.T) {
@@ -113,7 +113,7 @@ func TestCNIWithoutARuntime(t *testing.T) {
 	writeConf(t, cni, "10-net.conflist", genericConflist)
 	dir := socketDir(t)
 	cni.Runtime = &probe.CRI{Address: filepath.Join(dir, "absent.sock")}
-	result := look(t, cni, shortLook)
+	result := look(t, cni, childTime)
 	require.Equal(t, probe.ReasonRuntimeNotReady, result.Reason)
 	require.Contains(t, result.Message, "absent.sock")
 
@@ -125,20 +125,20 @@ func TestCNIWithoutARuntime(t *testing.T) {
 func TestVPCCNI(t *testing.T) {
 	cni, _ := cniNode(t)
 	writeConf(t, cni, "10-aws.conflist", awsConflist)
-	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason, "ipamd is not there")
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, childTime).Reason, "ipamd is not there")
 
 	listener := listen(t, "tcp", "127.0.0.1:0")
 	old := health.NewServer()
 	serve(t, listener, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, old) })
 	cni.Endpoints.VPCCNIAddress = listener.Addr().String()
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "before v1.23: TCP, and no name of the service")
+	require.Equal(t, probe.True, look(t, cni, childTime).Status, "before v1.23: TCP, and no name of the service")
 
 	states := health.NewServer()
 	states.SetServingStatus("grpc.health.v1.aws-node", healthpb.HealthCheckResponse_NOT_SERVING)
 	serve(t, listen(t, "unix", cni.Endpoints.VPCCNISocket), func(s *grpc.Server) { healthpb.RegisterHealthServer(s, states) })
-	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason, "since v1.23: the socket is what counts")
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, childTime).Reason, "since v1.23: the socket is what counts")
 	states.SetServingStatus("grpc.health.v1.aws-node", healthpb.HealthCheckResponse_SERVING)
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status)
+	require.Equal(t, probe.True, look(t, cni, childTime).Status)
 
 	for body, want := range map[string]string{
 		`{"TotalIPs":14,"AssignedIPs":14}`: probe.ReasonNoFreeAddress,
@@ -148,7 +148,7 @@ func TestVPCCNI(t *testing.T) {
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
 		cni.Endpoints.VPCCNIIntrospection = server.URL
-		require.Equal(t, want, look(t, cni, shortLook).Reason, body)
+		require.Equal(t, want, look(t, cni, childTime).Reason, body)
 		server.Close()
 	}
 }
@@ -156,7 +156,7 @@ func TestVPCCNI(t *testing.T) {
 func TestCilium(t *testing.T) {
 	cni, _ := cniNode(t)
 	writeConf(t, cni, "05-cilium.conflist", ciliumConflist)
-	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason)
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, childTime).Reason)
 
 	code, body := http.StatusOK, ""
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -166,57 +166,57 @@ func TestCilium(t *testing.T) {
 	socket := &httptest.Server{Listener: listen(t, "unix", cni.Endpoints.CiliumSocket), Config: &http.Server{Handler: handler, ReadHeaderTimeout: shortLook}}
 	socket.Start()
 	t.Cleanup(socket.Close)
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the health port is off, the socket answers")
+	require.Equal(t, probe.True, look(t, cni, childTime).Status, "the health port is off, the socket answers")
 	body = `{"cilium":{"state":"Failure","msg":"k8s API is not reachable"},"kubernetes":{"state":"Failure"}}`
-	result := look(t, cni, shortLook)
+	result := look(t, cni, childTime)
 	require.Equal(t, probe.ReasonUnhealthy, result.Reason, "it answers 200 whatever it has to say")
 	require.Contains(t, result.Message, "Failure: k8s API is not reachable")
 	body = `{"cilium":{"state":"Ok","msg":"1.18"},"container-runtime":{"state":"Warning"}}`
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status)
+	require.Equal(t, probe.True, look(t, cni, childTime).Status)
 
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	cni.Endpoints.CiliumURL = server.URL
 	code = http.StatusServiceUnavailable
-	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason)
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, childTime).Reason)
 }
 
 func TestCalico(t *testing.T) {
 	cni, _ := cniNode(t)
 	writeConf(t, cni, "10-calico.conflist", calicoConflist)
-	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason)
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, childTime).Reason)
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	cni.Endpoints.CalicoURL = server.URL
-	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason)
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, childTime).Reason)
 	cni.Plugin = "generic"
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "the plugin's own signal is turned off")
+	require.Equal(t, probe.True, look(t, cni, childTime).Status, "the plugin's own signal is turned off")
 }
 
 func TestCNIWhatIsLoadedCountsAndNotWhatLiesInTheFolder(t *testing.T) {
 	cni, runtime := cniNode(t)
 	runtime.loads(t, cni.ConfDir, "aws-cni", `{"type":"aws-cni"}`, `{"type":"portmap"}`)
-	require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason, "the VPC CNI is loaded, and ipamd does not answer")
+	require.Equal(t, probe.ReasonUnreachable, look(t, cni, childTime).Reason, "the VPC CNI is loaded, and ipamd does not answer")
 	ipamd := health.NewServer()
 	serve(t, listen(t, "unix", cni.Endpoints.VPCCNISocket), func(s *grpc.Server) { healthpb.RegisterHealthServer(s, ipamd) })
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status)
+	require.Equal(t, probe.True, look(t, cni, childTime).Status)
 
 	cni.Plugin = probe.PluginCilium
 	writeConf(t, cni, "10-aws.conflist", awsConflist)
-	result := look(t, cni, shortLook)
+	result := look(t, cni, childTime)
 	require.Equal(t, probe.ReasonPluginNotLoaded, result.Reason)
 	require.Contains(t, result.Message, `network "aws-cni" (aws-cni, portmap), and not cilium`)
 	writeConf(t, cni, "20-cilium.conflist", ciliumConflist)
-	require.Contains(t, look(t, cni, shortLook).Message, "20-cilium.conflist has it")
+	require.Contains(t, look(t, cni, childTime).Message, "20-cilium.conflist has it")
 
 	cni.Plugin = probe.PluginAuto
-	require.Equal(t, probe.True, look(t, cni, shortLook).Status, "nothing of Cilium is on this node")
+	require.Equal(t, probe.True, look(t, cni, childTime).Status, "nothing of Cilium is on this node")
 	socket := &httptest.Server{Listener: listen(t, "unix", cni.Endpoints.CiliumSocket), Config: &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: shortLook}}
 	socket.Start()
 	t.Cleanup(socket.Close)
-	require.Equal(t, probe.ReasonPluginNotLoaded, look(t, cni, shortLook).Reason, "its agent runs, and is about to chain itself")
+	require.Equal(t, probe.ReasonPluginNotLoaded, look(t, cni, childTime).Reason, "its agent runs, and is about to chain itself")
 	runtime.loads(t, cni.ConfDir, "cilium", `{"type":"aws-cni"}`, `{"type":"cilium-cni"}`)
-	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, shortLook).Reason, "it is chained, and not well")
+	require.Equal(t, probe.ReasonUnhealthy, look(t, cni, childTime).Reason, "it is chained, and not well")
 }
 
 func TestCNIDelegatesAreAskedToo(t *testing.T) {
@@ -234,11 +234,11 @@ func TestCNIDelegatesAreAskedToo(t *testing.T) {
 				writeConf(t, cni, tc.file, tc.content)
 			}
 			runtime.loads(t, cni.ConfDir, "multus-cni-network", tc.plugin)
-			require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason, "the VPC CNI behind it is down")
+			require.Equal(t, probe.ReasonUnreachable, look(t, cni, childTime).Reason, "the VPC CNI behind it is down")
 			cni.Plugin = probe.PluginVPCCNI
-			require.Equal(t, probe.ReasonUnreachable, look(t, cni, shortLook).Reason)
+			require.Equal(t, probe.ReasonUnreachable, look(t, cni, childTime).Reason)
 			cni.Plugin = probe.PluginCalico
-			require.Equal(t, probe.ReasonPluginNotLoaded, look(t, cni, shortLook).Reason)
+			require.Equal(t, probe.ReasonPluginNotLoaded, look(t, cni, childTime).Reason)
 		})
 	}
 }
@@ -249,7 +249,7 @@ func TestCNISaysWhatIsWrongWithTheFolder(t *testing.T) {
 	runtime.info.Store(&map[string]string{"cniconfig": `{"PluginConfDir":"` + cni.ConfDir + `"}`, "lastCNILoadStatus": "cni config load failed"})
 	says := func(reason, message string) {
 		t.Helper()
-		result := look(t, cni, shortLook)
+		result := look(t, cni, childTime)
 		require.Equal(t, reason, result.Reason, result.Message)
 		require.Contains(t, result.Message, message)
 	}
@@ -295,7 +295,7 @@ func TestCNIPluginsAtOtherAddresses(t *testing.T) {
 			cni, _ := cniNode(t)
 			cni.Endpoints = cni.Endpoints.WithAddress(tc.address)
 			writeConf(t, cni, "10-net.conflist", tc.conflist)
-			result := look(t, cni, shortLook)
+			result := look(t, cni, childTime)
 			require.Equal(t, probe.True, result.Status, result.Message)
 		})
 	}

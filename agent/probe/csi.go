@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
@@ -40,23 +39,8 @@ type CSI struct {
 	// Registrations tells what the kubelet has registered; nil where nobody does.
 	Registrations Registrations
 
-	mu    sync.Mutex
-	asked map[string]*registrationAnswer // by driver
+	answers answers
 }
-
-// registrationAnswer is what was last heard of a driver's registration.
-type registrationAnswer struct {
-	key    string // what it belongs to: the epoch, and the registration's socket
-	result Result
-	next   time.Time // when to ask again; a driver that is registered stays so
-	wait   time.Duration
-}
-
-const (
-	// A registration that is under way takes the kubelet a second at most; one that does not come may never.
-	minAskAgain = 100 * time.Millisecond
-	maxAskAgain = 5 * time.Second
-)
 
 // Check looks at all drivers at once, so that one that hangs does not hide the others, and reports the first in the
 // order of Drivers that is not ready.
@@ -84,24 +68,10 @@ func (p *CSI) Watch(ctx context.Context, wake func()) error {
 	for _, driver := range p.Drivers {
 		dirs = append(dirs, filepath.Dir(p.socket(driver)))
 	}
-	var following sync.WaitGroup
-	defer following.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if p.Registrations != nil {
-		following.Go(func() {
-			for {
-				_, next := p.Registrations.Changed()
-				select {
-				case <-ctx.Done():
-					return
-				case <-next:
-					wake()
-				}
-			}
-		})
+	if p.Registrations == nil {
+		return watchDirs(ctx, wake, dirs...)
 	}
-	return watchDirs(ctx, wake, dirs...)
+	return watchWith(ctx, wake, p.Registrations.Changed, dirs...)
 }
 
 // socket is where a driver answers that keeps to the convention.
@@ -169,26 +139,7 @@ func (p *CSI) checkRegistered(ctx context.Context, r registration, driver string
 	if p.Registrations != nil {
 		epoch, _ = p.Registrations.Changed()
 	}
-	key := epoch + "\n" + r.identity
-	p.mu.Lock()
-	answer := p.asked[driver]
-	p.mu.Unlock()
-	if answer != nil && answer.key == key && (answer.result.Status == True || time.Now().Before(answer.next)) {
-		return answer.result
-	}
-	next := &registrationAnswer{key: key, wait: minAskAgain}
-	if answer != nil && answer.key == key {
-		next.wait = min(2*answer.wait, maxAskAgain)
-	}
-	next.result = p.askRegistered(ctx, driver)
-	next.next = time.Now().Add(next.wait)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.asked == nil {
-		p.asked = map[string]*registrationAnswer{}
-	}
-	p.asked[driver] = next
-	return next.result
+	return p.answers.ask(driver, epoch+"\n"+r.identity, func() Result { return p.askRegistered(ctx, driver) })
 }
 
 func (p *CSI) askRegistered(ctx context.Context, driver string) Result {

@@ -112,27 +112,27 @@ func TestCSI(t *testing.T) {
 	socket := filepath.Join(root, "plugins", driverName, "csi.sock")
 	registration := filepath.Join(root, "plugins_registry", driverName+"-reg.sock")
 	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: newCSINode(driverName)}
-	require.Equal(t, probe.ReasonNotFound, look(t, checker, time.Second).Reason)
+	require.Equal(t, probe.ReasonNotFound, look(t, checker, childTime).Reason)
 
 	stop := startDriver(t, listen(t, "unix", socket), &identity{name: "another.driver"})
-	require.Equal(t, probe.ReasonInvalid, look(t, checker, time.Second).Reason)
+	require.Equal(t, probe.ReasonInvalid, look(t, checker, childTime).Reason)
 	stop()
 
 	stop = startDriver(t, listen(t, "unix", socket), &identity{name: driverName, ready: wrapperspb.Bool(false)})
-	require.Equal(t, probe.ReasonDriverNotReady, look(t, checker, time.Second).Reason)
+	require.Equal(t, probe.ReasonDriverNotReady, look(t, checker, childTime).Reason)
 	stop()
 
 	startDriver(t, listen(t, "unix", socket), &identity{name: driverName})
-	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, time.Second).Reason)
+	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, childTime).Reason)
 
 	serve(t, listen(t, "unix", registration), func(s *grpc.Server) {
 		registerapi.RegisterRegistrationServer(s, &registrar{name: driverName})
 	})
-	result := look(t, checker, time.Second)
+	result := look(t, checker, childTime)
 	require.Equal(t, probe.True, result.Status, result.Message)
 
 	several := &probe.CSI{Drivers: []string{driverName, "efs.csi.aws.com"}, KubeletDir: root, Registrations: newCSINode(driverName)}
-	require.Contains(t, look(t, several, time.Second).Message, "efs.csi.aws.com")
+	require.Contains(t, look(t, several, childTime).Message, "efs.csi.aws.com")
 }
 
 func TestCSIDriverThatHangsDoesNotHideTheOthers(t *testing.T) {
@@ -178,32 +178,32 @@ func TestCSIIsNotReadyBeforeTheKubeletHasRegisteredIt(t *testing.T) {
 	socket := filepath.Join(root, "plugins", driverName, "csi.sock")
 	plugin := startPlugin(t, root, driverName+"-reg.sock", socket, socket)
 	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root}
-	result := look(t, checker, time.Second)
+	result := look(t, checker, childTime)
 	require.Equal(t, probe.ReasonNotRegistered, result.Reason, "there is no kubelet, and no API server to ask")
 	require.Contains(t, result.Message, "no kubelet listens in "+root)
 
 	kubelet := newCSINode()
 	kubelet.err = errors.New("csinodes is forbidden")
 	checker.Registrations = kubelet
-	result = look(t, checker, time.Second)
+	result = look(t, checker, childTime)
 	require.Equal(t, probe.ReasonNotRegistered, result.Reason)
 	require.Contains(t, result.Message, "forbidden")
 
 	kubelet.err = nil
 	kubelet.register("1")
-	result = look(t, checker, time.Second)
+	result = look(t, checker, childTime)
 	require.Equal(t, probe.ReasonNotRegistered, result.Reason)
 	require.Contains(t, result.Message, "CSINode does not have it")
 	kubelet.register("2", driverName)
 	asked := kubelet.questions()
 	for range 5 {
-		require.Equal(t, probe.True, look(t, checker, time.Second).Status)
+		require.Equal(t, probe.True, look(t, checker, childTime).Status)
 	}
 	require.Equal(t, asked+1, kubelet.questions(), "a driver that is registered costs the API server nothing")
 	require.Equal(t, int32(1), plugin.asked.Load(), "a registrar takes each question for the kubelet's")
 
 	kubelet.register("a Node that has replaced the first")
-	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, time.Second).Reason)
+	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, childTime).Reason)
 }
 
 func TestCSIAsksSeldomForWhatDoesNotCome(t *testing.T) {
@@ -213,7 +213,7 @@ func TestCSIAsksSeldomForWhatDoesNotCome(t *testing.T) {
 	kubelet := newCSINode()
 	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: kubelet}
 	for range 50 {
-		require.Equal(t, probe.ReasonNotRegistered, look(t, checker, time.Second).Reason)
+		require.Equal(t, probe.ReasonNotRegistered, look(t, checker, childTime).Reason)
 	}
 	require.Less(t, kubelet.questions(), 10)
 }
@@ -225,9 +225,9 @@ func TestCSIWithoutAnAPIServerTheKubeletMustListen(t *testing.T) {
 	kubelet := newCSINode()
 	kubelet.err = probe.ErrNoAPI
 	checker := &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: kubelet}
-	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, time.Second).Reason)
+	require.Equal(t, probe.ReasonNotRegistered, look(t, checker, childTime).Reason)
 	listen(t, "unix", filepath.Join(root, "pod-resources/kubelet.sock"))
-	require.Eventually(t, func() bool { return look(t, checker, time.Second).Status == probe.True }, childTime, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return look(t, checker, childTime).Status == probe.True }, childTime, 10*time.Millisecond)
 }
 
 // Drivers whose sockets are named as their authors liked.
@@ -244,7 +244,7 @@ func TestCSITheRegistrationSaysWhereTheDriverIs(t *testing.T) {
 			socket := filepath.Join(root, tc.socket)
 			silent(t, listen(t, "unix", filepath.Join(root, "plugins_registry/another-reg.sock")))
 			startPlugin(t, root, tc.registration, socket, socket)
-			result := look(t, &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: newCSINode(driverName)}, time.Second)
+			result := look(t, &probe.CSI{Drivers: []string{driverName}, KubeletDir: root, Registrations: newCSINode(driverName)}, childTime)
 			require.Equal(t, probe.True, result.Status, result.Message)
 		})
 	}

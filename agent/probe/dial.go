@@ -32,6 +32,14 @@ func dialGRPC(ctx context.Context, address string) (*grpc.ClientConn, error) {
 	// The one connection is handed to gRPC once: were it to reconnect, the look would outlive its deadline.
 	first := make(chan net.Conn, 1)
 	first <- raw
+	// One that no call has taken goes with the look.
+	context.AfterFunc(ctx, func() {
+		select {
+		case c := <-first:
+			_ = c.Close()
+		default:
+		}
+	})
 	conn, err := grpc.NewClient("passthrough:///localhost",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {

@@ -80,7 +80,7 @@ func (p *GPU) Check(ctx context.Context) Result {
 		return result
 	}
 	if p.DevicePlugin {
-		if result := p.checkDevicePlugin(ctx); result.Status != True {
+		if result := checkAllocatable(ctx, p.KubeletDir, "nvidia.com/"); result.Status != True {
 			return result
 		}
 	}

@@ -11,9 +11,9 @@ import (
 // maxNamedDevices keeps a kubelet's answer from being read without end.
 const maxNamedDevices = 1 << 16
 
-// checkDevicePlugin asks the kubelet what it has to hand out, because that is what pods get.
-func (p *GPU) checkDevicePlugin(ctx context.Context) Result {
-	address := "unix://" + filepath.Join(p.KubeletDir, "pod-resources", "kubelet.sock")
+// checkAllocatable asks the kubelet what it has to hand out, because that is what pods get.
+func checkAllocatable(ctx context.Context, kubeletDir, prefix string) Result {
+	address := "unix://" + filepath.Join(kubeletDir, "pod-resources", "kubelet.sock")
 	conn, err := dialGRPC(ctx, address)
 	if err != nil {
 		return notReady(ReasonDevicePluginNotReady, "the kubelet cannot be asked yet: %s", dialFailure(address, err).Message)
@@ -23,9 +23,9 @@ func (p *GPU) checkDevicePlugin(ctx context.Context) Result {
 	if err != nil {
 		return grpcFailure(address, err)
 	}
-	if CountAllocatable(answer, "nvidia.com/") == 0 {
-		return notReady(ReasonDevicePluginNotReady, "the kubelet has no nvidia.com devices to hand out: the device plugin is not ready; "+
-			"set devicePlugin: false where a DRA driver hands them out")
+	if CountAllocatable(answer, prefix) == 0 {
+		return notReady(ReasonDevicePluginNotReady, "the kubelet has no %s devices to hand out: the device plugin is not ready; "+
+			"set devicePlugin: false where a DRA driver hands them out", prefix)
 	}
 	return ready("")
 }

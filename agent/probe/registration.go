@@ -80,15 +80,16 @@ func askRegistration(ctx context.Context, socket, pluginType, name string) (regi
 	if err != nil {
 		return registration{}, notReady(ReasonNotRegistered, "%s", dialFailure(address, err).Message)
 	}
-	conn, err := dialGRPC(ctx, address)
+	// It must listen, even where it need not be asked again.
+	listens, err := dial(ctx, address)
 	if err != nil {
 		return registration{}, notReady(ReasonNotRegistered, "%s", dialFailure(address, err).Message)
 	}
-	defer func() { _ = conn.Close() }()
-	known, ok := askedInfo.Load(socket)
-	last, same := known.(pluginInfo)
-	if !ok || !same || last.identity != identity {
-		info, err := registerapi.NewRegistrationClient(conn).GetInfo(ctx, &registerapi.InfoRequest{})
+	_ = listens.Close()
+	known, _ := askedInfo.Load(socket)
+	last, ok := known.(pluginInfo)
+	if !ok || last.identity != identity {
+		info, err := getInfo(ctx, address)
 		if err != nil {
 			return registration{}, grpcFailure(address, err)
 		}
@@ -99,6 +100,15 @@ func askRegistration(ctx context.Context, socket, pluginType, name string) (regi
 		return registration{}, notReady(ReasonNotRegistered, "%s registers %s %q", address, last.info.GetType(), last.info.GetName())
 	}
 	return registration{socket: socket, identity: identity, endpoint: strings.TrimPrefix(last.info.GetEndpoint(), "unix://")}, ready("")
+}
+
+func getInfo(ctx context.Context, address string) (*registerapi.PluginInfo, error) {
+	conn, err := dialGRPC(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	return registerapi.NewRegistrationClient(conn).GetInfo(ctx, &registerapi.InfoRequest{})
 }
 
 // fileIdentity changes when a file is made anew.
