@@ -2,6 +2,7 @@ package layer_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -42,7 +43,7 @@ func TestStacksAsContainerdDoes(t *testing.T) {
 // TestKnownStacks are seeds that once differed.
 func TestKnownStacks(t *testing.T) {
 	for _, seed := range []uint64{
-		1795903403303350184, // a directory that is implied below a file of a layer below
+		1795903403303350184, // a directory that is implied below a file of a layer below, and named later
 	} {
 		requireStackAsContainerd(t, seed)
 	}
@@ -77,6 +78,11 @@ func requireStackAsContainerd(t *testing.T, seed uint64) {
 			ourErr = layer.Inherit(our, result.Implied, ours)
 		}
 		if theirErr != nil {
+			if ourErr == nil && errors.Is(theirErr, unix.ENOTDIR) {
+				// containerd looks below at the moment in which a directory is implied, and refuses where a file lies on its
+				// way; here one that the layer names later, or removes, is not looked for any more.
+				return
+			}
 			require.Error(t, ourErr, "layer %d: containerd says %s", depth, theirErr)
 			return
 		}
