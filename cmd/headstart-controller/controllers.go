@@ -59,5 +59,14 @@ var controllers = []struct {
 	}},
 }
 
+// controllerNames are those of controllers, in their order.
+func controllerNames() []string {
+	names := make([]string, 0, len(controllers))
+	for _, c := range controllers {
+		names = append(names, c.name)
+	}
+	return names
+}
+
 // trimmed says what the shared cache keeps of objects of which a cluster has many.
 var trimmed = map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: warmpoolcontroller.StripPod}}

@@ -19,13 +19,25 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 )
 
+// deafAfter is how long a replica may hear nothing of nodes and still lead, or come to lead. Leases are written over another
+// connection than the one that nodes are watched by: a leader whose watch goes to an API server that hangs would renew its
+// lease for ever and do nothing. By then the watch has been begun anew, in vain.
+const deafAfter = 4 * time.Minute
+
+// errDeaf means that this replica must not lead: it does not hear of nodes.
+var errDeaf = errors.New("nothing is heard of nodes: another replica should lead")
+
 // lease is the leader's lease, and what this replica has seen of it. It is safe for concurrent use.
 type lease struct {
 	resourcelock.Interface
 
-	mu      sync.Mutex
-	last    []byte
-	renewed time.Time // when another's hold on the lease was last seen to have been renewed; zero: never
+	// silence is for how long nothing was heard of nodes. Set before the election begins; nil: not looked at.
+	silence func() time.Duration
+
+	mu       sync.Mutex
+	answered time.Time // when the API server last answered a look at the lease
+	last     []byte
+	renewed  time.Time // when another's hold on the lease was last seen to have been renewed; zero: never
 }
 
 // newLease makes the lock. Its requests end well before the deadline by which a leader must have renewed it, so that one
@@ -64,11 +76,47 @@ func (l *lease) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.answered = time.Now()
 	if others := record.HolderIdentity != "" && record.HolderIdentity != l.Identity(); others && l.last != nil && !bytes.Equal(raw, l.last) {
 		l.renewed = time.Now()
 	}
 	l.last = bytes.Clone(raw)
 	return record, raw, nil
+}
+
+// Create takes a lease that nobody has had, unless this replica is deaf.
+func (l *lease) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	if l.deaf() {
+		return errDeaf
+	}
+	return l.Interface.Create(ctx, record) //nolint:wrapcheck // the elector asks what kind of error it is
+}
+
+// Update takes or renews the lease, unless this replica is deaf. To give it back is always allowed.
+func (l *lease) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	if record.HolderIdentity != "" && l.deaf() {
+		return errDeaf
+	}
+	err := l.Interface.Update(ctx, record)
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.answered = time.Now()
+	}
+	return err //nolint:wrapcheck // the elector asks what kind of error it is
+}
+
+func (l *lease) deaf() bool { return l.silence != nil && l.silence() > deafAfter }
+
+// hears fails where the API server answers and yet nothing is heard of nodes: then a restart, with connections of its own,
+// may help. It has the form of controller-runtime's healthz.Checker.
+func (l *lease) hears(*http.Request) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.deaf() && time.Since(l.answered) < leaseDuration {
+		return fmt.Errorf("the API server answers, but nothing was heard of nodes for %s", l.silence().Round(time.Second))
+	}
+	return nil
 }
 
 // known fails until it is clear who leads: this replica, when leads is closed, or another that renews its lease.
@@ -96,6 +144,9 @@ func addChecks(mgr ctrl.Manager, lock *lease) error {
 	}
 	if lock == nil {
 		return nil
+	}
+	if err := mgr.AddHealthzCheck("watches", lock.hears); err != nil {
+		return fmt.Errorf("add check: %w", err)
 	}
 	known := func(*http.Request) error { return lock.known(mgr.Elected()) }
 	if err := mgr.AddReadyzCheck("leadership", known); err != nil {

@@ -84,3 +84,43 @@ func TestTheLeaseHasItsTimeOutToItself(t *testing.T) {
 	require.Equal(t, before, shared, "what all controllers share is as it was")
 	require.Equal(t, renewDeadline/2, leaseConfig(shared).Timeout)
 }
+
+func (s *stored) Create(_ context.Context, record resourcelock.LeaderElectionRecord) error {
+	s.record = record
+	return s.err
+}
+
+func (s *stored) Update(_ context.Context, record resourcelock.LeaderElectionRecord) error {
+	s.record = record
+	return s.err
+}
+
+// TestADeafReplicaDoesNotLead is of an API server that hangs behind a balancer: the watch is silent, the lease is renewed by
+// another server.
+func TestADeafReplicaDoesNotLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &stored{}
+		heard := time.Now()
+		l := &lease{Interface: server, silence: func() time.Duration { return time.Since(heard) }}
+		mine := resourcelock.LeaderElectionRecord{HolderIdentity: "me"}
+		require.NoError(t, l.Create(t.Context(), mine))
+		require.NoError(t, l.Update(t.Context(), mine))
+
+		<-time.After(deafAfter)
+		require.NoError(t, l.Update(t.Context(), mine))
+		<-time.After(time.Second)
+		require.ErrorIs(t, l.Update(t.Context(), mine), errDeaf)
+		require.ErrorIs(t, l.Create(t.Context(), mine), errDeaf)
+		require.ErrorContains(t, l.hears(nil), "nothing was heard of nodes for 4m1s")
+		require.NoError(t, l.Update(t.Context(), resourcelock.LeaderElectionRecord{}), "it gives the lease back")
+
+		server.err = errors.New("the API server is away")
+		<-time.After(leaseDuration)
+		_, _, err := l.Get(t.Context())
+		require.ErrorIs(t, err, server.err)
+		require.NoError(t, l.hears(nil), "a restart does not help against that")
+		server.err = nil
+		heard = time.Now()
+		require.NoError(t, l.Update(t.Context(), mine))
+	})
+}

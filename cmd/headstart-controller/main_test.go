@@ -13,6 +13,7 @@ func TestBadFlagsSayWhatToWrite(t *testing.T) {
 		want string
 	}{
 		"an unknown form of rule":    {[]string{"--rules=native,mine"}, "any of native, guide, upstream"},
+		"an unknown controller":      {[]string{"--controllers=gates,mine"}, "any of readiness, gates, prepull, warmpool"},
 		"an unknown log level":       {[]string{"--log-level=loud"}, "none of info, debug, trace"},
 		"no namespace for the lease": {[]string{"--leader-elect-namespace="}, "--leader-elect=false"},
 		"an unknown flag":            {[]string{"--nonsense"}, "--help"},

@@ -16,6 +16,7 @@ import (
 type options struct {
 	kubeconfig      string
 	rules           []string
+	controllers     []string
 	leaderElect     bool
 	leaderNamespace string
 	metricsAddress  string
@@ -44,6 +45,7 @@ type upstreamOptions struct {
 func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "kubeconfig file; empty: the pod's service account")
 	f.StringSliceVar(&o.rules, "rules", []string{string(readiness.FormNative)}, "forms of readiness rules that are read: any of native, guide, upstream")
+	f.StringSliceVar(&o.controllers, "controllers", controllerNames(), "controllers that run; one that does not needs no rights")
 	f.BoolVar(&o.leaderElect, "leader-elect", true, "write only while holding the lease, so that two replicas can run")
 	f.StringVar(&o.leaderNamespace, "leader-elect-namespace", "headstart-system", "namespace of the lease; made if it is missing and allowed")
 	f.StringVar(&o.leaderNamespace, "leader-election-namespace", "headstart-system", "upstream's name of --leader-elect-namespace")
@@ -53,7 +55,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.logLevel, "log-level", "info", "info, or debug for one line an attempt, or trace for one line a decision")
 
 	u := &o.upstream
-	f.BoolVar(&u.metricsSecure, "metrics-secure", false, "upstream's: serve /metrics over HTTPS")
+	f.BoolVar(&u.metricsSecure, "metrics-secure", false, "serve /metrics over HTTPS, and to those only whose token may get /metrics")
 	f.StringVar(&u.metricsCertDir, "metrics-cert-dir", "", "upstream's: folder of tls.crt and tls.key for --metrics-secure; empty: self-signed")
 	f.Float32Var(&u.qps, "kube-api-qps", -1, "upstream's: limit of requests a second to the API server; -1: none")
 	f.IntVar(&u.burst, "kube-api-burst", -1, "upstream's: burst over --kube-api-qps; -1: none")
@@ -78,6 +80,14 @@ func (o *options) validate() error {
 	}
 	if len(o.rules) == 0 {
 		return fmt.Errorf("--rules: empty: write any of native, guide, upstream, separated by commas")
+	}
+	for _, c := range o.controllers {
+		if !slices.Contains(controllerNames(), c) {
+			return fmt.Errorf("--controllers: %q is no controller: write any of %s, separated by commas", c, strings.Join(controllerNames(), ", "))
+		}
+	}
+	if len(o.controllers) == 0 {
+		return fmt.Errorf("--controllers: empty: write any of %s, separated by commas", strings.Join(controllerNames(), ", "))
 	}
 	if _, ok := logLevels[o.logLevel]; !ok {
 		return fmt.Errorf("--log-level: %q is none of info, debug, trace", o.logLevel)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -76,7 +77,14 @@ func start(ctx context.Context, o *options, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("make manager: %w", err)
 	}
-	if err := addControllers(mgr, o); err != nil {
+	nodes, err := watchNodes(mgr)
+	if err != nil {
+		return err
+	}
+	if lock != nil {
+		lock.silence = nodes.Silence
+	}
+	if err := addControllers(mgr, o, nodes); err != nil {
 		return err
 	}
 	if err := addChecks(mgr, lock); err != nil {
@@ -90,10 +98,14 @@ func start(ctx context.Context, o *options, out io.Writer) error {
 }
 
 func managerOptions(o *options, scheme *runtime.Scheme, log logr.Logger) ctrl.Options {
+	metricsOptions := server.Options{BindAddress: o.metricsAddress, SecureServing: o.upstream.metricsSecure, CertDir: o.upstream.metricsCertDir}
+	if o.upstream.metricsSecure {
+		metricsOptions.FilterProvider = guardMetrics
+	}
 	lease, renew, retry, stop := leaseDuration, renewDeadline, retryPeriod, stopTimeout
 	return ctrl.Options{
 		Scheme: scheme, Logger: log,
-		Metrics:                server.Options{BindAddress: o.metricsAddress, SecureServing: o.upstream.metricsSecure, CertDir: o.upstream.metricsCertDir},
+		Metrics:                metricsOptions,
 		HealthProbeBindAddress: o.probeAddress, PprofBindAddress: o.pprofAddress,
 		LeaderElection: o.leaderElect, LeaderElectionID: leaseName, LeaderElectionNamespace: o.leaderNamespace,
 		LeaderElectionReleaseOnCancel: true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
@@ -102,19 +114,18 @@ func managerOptions(o *options, scheme *runtime.Scheme, log logr.Logger) ctrl.Op
 	}
 }
 
-func addControllers(mgr ctrl.Manager, o *options) error {
-	s := shared{namespace: o.leaderNamespace, registerer: metrics.Registry, nodeStates: o.upstream.nodeMetrics}
+func addControllers(mgr ctrl.Manager, o *options, nodes *nodewatch.Watch) error {
+	s := shared{namespace: o.leaderNamespace, registerer: metrics.Registry, nodeStates: o.upstream.nodeMetrics, nodes: nodes}
 	for _, r := range o.rules {
 		s.rules = append(s.rules, readiness.Form(r))
 	}
 	if o.upstream.nodeWorkers > 1 {
 		s.writers = o.upstream.nodeWorkers
 	}
-	var err error
-	if s.nodes, err = watchNodes(mgr); err != nil {
-		return err
-	}
 	for _, c := range controllers {
+		if !slices.Contains(o.controllers, c.name) {
+			continue
+		}
 		if err := c.setUp(mgr, s); err != nil {
 			return fmt.Errorf("set up %s: %w", c.name, err)
 		}

@@ -1,5 +1,5 @@
 // Package connection says how a process talks to the API server: over which connections, and how soon it notices that
-// one of them is dead. Start from WatchesApart.
+// one of them is dead or silent. Start from WatchesApart.
 package connection
 
 import (
@@ -17,7 +17,8 @@ import (
 // On HTTP/2 a watch shares its connection with the answers to all other requests, and beside many short ones it was seen
 // to stall for minutes (golang.org/x/net v0.59 on the server's side, v0.60 on ours). TCP's keep-alive probes take the
 // place of HTTP/2's pings. What watches a few objects and writes seldom, such as an agent, does not need it: a second
-// connection for each of 5,000 nodes would cost the API server more than it saves.
+// connection for each of 5,000 nodes would cost the API server more than it saves. Its watches are Bounded all the same, as
+// these are.
 func WatchesApart(config *rest.Config) (*rest.Config, error) {
 	watching := rest.CopyConfig(config)
 	watching.NextProtos = []string{"http/1.1"}
@@ -29,7 +30,7 @@ func WatchesApart(config *rest.Config) (*rest.Config, error) {
 		return nil, fmt.Errorf("make connection for watches: %w", err)
 	}
 	apart := rest.CopyConfig(config)
-	apart.Wrap(func(next http.RoundTripper) http.RoundTripper { return split{watches: watches, others: next} })
+	apart.Wrap(func(next http.RoundTripper) http.RoundTripper { return split{watches: Bounded(watches), others: next} })
 	return apart, nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"headstart.dev/readiness/connection"
 	"headstart.dev/readiness/health"
 )
 
@@ -32,16 +33,20 @@ type Watch struct {
 	once   sync.Once
 	synced chan struct{}
 	// work is what followers are being told.
-	work health.Work
+	work    health.Work
+	hearing hearing
 }
 
 // New makes a watch of the API server of config; nothing is sent before Start.
 func New(config *rest.Config) (*Watch, error) {
-	client, err := newClient(config)
-	if err != nil {
+	w := newWatch(nil)
+	config = rest.CopyConfig(config)
+	config.Wrap(w.hearing.wrap)
+	var err error
+	if w.client, err = newClient(config); err != nil {
 		return nil, fmt.Errorf("make client for nodes: %w", err)
 	}
-	return newWatch(client), nil
+	return w, nil
 }
 
 func newWatch(client rest.Interface) *Watch {
@@ -81,13 +86,13 @@ func (w *Watch) HasSynced() bool {
 	}
 }
 
-// Ready fails until all Nodes that were there at the start have been told of. Like Healthy it has the form of
-// controller-runtime's healthz.Checker.
+// Ready fails until all Nodes that were there at the start have been told of, and while nothing is heard of them. Like
+// Healthy it has the form of controller-runtime's healthz.Checker.
 func (w *Watch) Ready(*http.Request) error {
 	if !w.HasSynced() {
 		return errors.New("nodes have not been listed yet")
 	}
-	return nil
+	return w.hears(connection.SilentAfter)
 }
 
 // Healthy fails where a follower does not return: all others wait for it.
@@ -100,6 +105,7 @@ var backoff = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0
 func (w *Watch) Start(ctx context.Context) error {
 	lw := cache.NewListWatchFromClient(w.client, "nodes", metav1.NamespaceAll, fields.Everything())
 	delay := backoff
+	w.hearing.heard() // from now on somebody listens
 	cache.NewReflectorWithOptions(lw, &partialNode{}, sink{w}, cache.ReflectorOptions{Name: "nodes", Backoff: &delay}).RunWithContext(ctx)
 	return nil
 }

@@ -124,7 +124,7 @@ func (cp *ControlPlane) Stop() error {
 	}
 	cp.stopped = true
 	var errs []error
-	for _, name := range []string{binaries.ControllerManager, binaries.Scheduler, binaries.APIServer, binaries.Etcd} {
+	for _, name := range []string{binaries.ControllerManager, binaries.Scheduler, secondAPIServer, binaries.APIServer, binaries.Etcd} {
 		if server := cp.servers[name]; server != nil {
 			errs = append(errs, server.Stop())
 		}
@@ -144,17 +144,25 @@ func (cp *ControlPlane) StopAPIServer() error {
 
 // FreezeAPIServer stops kube-apiserver from answering without closing its connections, as a node sees a network that
 // swallows packets. Pair with ThawAPIServer.
-func (cp *ControlPlane) FreezeAPIServer() error { return cp.signalAPIServer(stopSignal) }
+func (cp *ControlPlane) FreezeAPIServer() error { return cp.signal(binaries.APIServer, stopSignal) }
 
 // ThawAPIServer lets a frozen kube-apiserver go on.
-func (cp *ControlPlane) ThawAPIServer() error { return cp.signalAPIServer(continueSignal) }
+func (cp *ControlPlane) ThawAPIServer() error { return cp.signal(binaries.APIServer, continueSignal) }
+
+// FreezeSecondAPIServer and ThawSecondAPIServer do the same to the second one.
+func (cp *ControlPlane) FreezeSecondAPIServer() error { return cp.signal(secondAPIServer, stopSignal) }
+
+// ThawSecondAPIServer lets it go on.
+func (cp *ControlPlane) ThawSecondAPIServer() error {
+	return cp.signal(secondAPIServer, continueSignal)
+}
 
 // processes returns the servers that have been started, in the order of their start.
 func (cp *ControlPlane) processes() []*process.Process {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
 	var servers []*process.Process
-	for _, name := range []string{binaries.Etcd, binaries.APIServer, binaries.Scheduler, binaries.ControllerManager} {
+	for _, name := range []string{binaries.Etcd, binaries.APIServer, secondAPIServer, binaries.Scheduler, binaries.ControllerManager} {
 		if server := cp.servers[name]; server != nil {
 			servers = append(servers, server)
 		}
@@ -164,7 +172,9 @@ func (cp *ControlPlane) processes() []*process.Process {
 
 // startServer runs one server of the control plane and remembers it.
 func (cp *ControlPlane) startServer(ctx context.Context, cfg process.Config) error {
-	cfg.Path = cp.binDir + "/" + cfg.Name
+	if cfg.Path == "" {
+		cfg.Path = cp.binDir + "/" + cfg.Name
+	}
 	cfg.LogPath = cp.work.Path(cfg.Name + ".log")
 	cfg.Env = append(cfg.Env, cp.work.Env())
 	server, err := process.Start(ctx, cfg)

@@ -20,6 +20,9 @@ const (
 	stopSignal     = syscall.SIGSTOP
 	continueSignal = syscall.SIGCONT
 
+	// secondAPIServer is the name of the process, not of its program.
+	secondAPIServer = "kube-apiserver-2"
+
 	serviceCIDR = "10.96.0.0/16"
 	// apiServerStopTimeout is how long open requests may hold the server up; watches are ended after a second.
 	apiServerStopTimeout = 20 * time.Second
@@ -54,10 +57,24 @@ func (cp *ControlPlane) startEtcd(ctx context.Context) error {
 
 // StartAPIServer starts kube-apiserver after StopAPIServer, on the same port and data. It returns when the server is ready.
 func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
+	return cp.startAPIServer(ctx, binaries.APIServer, cp.serverPort)
+}
+
+// StartSecondAPIServer starts another kube-apiserver on the same data, as a control plane of several machines has, and
+// returns its address, host and port. It stops with the control plane.
+func (cp *ControlPlane) StartSecondAPIServer(ctx context.Context) (string, error) {
+	port, err := freePort(ctx)
+	if err != nil {
+		return "", err
+	}
+	return loopback(port), cp.startAPIServer(ctx, secondAPIServer, port)
+}
+
+func (cp *ControlPlane) startAPIServer(ctx context.Context, name string, port int) error {
 	file := func(name string) string { return cp.work.Path(name) }
 	args := []string{
 		"--etcd-servers=" + cp.etcdURL,
-		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(cp.serverPort), "--endpoint-reconciler-type=none",
+		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(port), "--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=" + serviceCIDR, "--allow-privileged=true",
 		"--client-ca-file=" + file("ca.crt"), "--tls-cert-file=" + file("serving.crt"), "--tls-private-key-file=" + file("serving.key"),
 		"--kubelet-client-certificate=" + file("kubelet-client.crt"), "--kubelet-client-key=" + file("kubelet-client.key"),
@@ -76,9 +93,9 @@ func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
 		return fmt.Errorf("make the admin's TLS configuration: %w", err)
 	}
 	return cp.startServer(ctx, process.Config{
-		Name: binaries.APIServer, Args: append(args, cp.cfg.APIServerArgs...), StopTimeout: apiServerStopTimeout,
+		Name: name, Path: cp.binDir + "/" + binaries.APIServer, Args: append(args, cp.cfg.APIServerArgs...), StopTimeout: apiServerStopTimeout,
 		// /readyz waits for the bootstrap RBAC roles, not for the namespace, which every client takes for granted.
-		Ready: both(answersOK(cp.url()+"/readyz", tlsConfig), answersOK(cp.url()+"/api/v1/namespaces/default", tlsConfig)),
+		Ready: both(answersOK("https://"+loopback(port)+"/readyz", tlsConfig), answersOK("https://"+loopback(port)+"/api/v1/namespaces/default", tlsConfig)),
 	})
 }
 
@@ -149,10 +166,10 @@ func (cp *ControlPlane) clientServer(ctx context.Context, user string) ([]string
 	return args, answersOK("https://"+loopback(port)+"/healthz", insecure), nil
 }
 
-func (cp *ControlPlane) signalAPIServer(signal syscall.Signal) error {
+func (cp *ControlPlane) signal(name string, signal syscall.Signal) error {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
-	if server := cp.servers[binaries.APIServer]; server != nil {
+	if server := cp.servers[name]; server != nil {
 		return server.Signal(signal)
 	}
 	return nil

@@ -16,6 +16,8 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"headstart.dev/readiness/connection"
 )
 
 // KubeletKubeconfig is where a kubelet keeps its own credentials on the host.
@@ -88,7 +90,8 @@ func Connect(ctx context.Context, target Target) (Connected, error) {
 		return Connected{}, err
 	}
 	config.UserAgent = "headstart-agent"
-	config.Timeout = 0 // each request has a deadline of its own, and a watch must not have one
+	config.Timeout = 0 // each request has a deadline of its own, and a watch ends when it is silent
+	config.Wrap(connection.Bounded)
 	config.QPS, config.Burst = maxPatchesPerSecond, 2*maxPatchesPerSecond
 	requestCtx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
