@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -134,7 +135,9 @@ func New(cfg Config) (*Controller, error) {
 		c.limits.patience = defaultPatience
 	}
 	if cfg.Resolver == nil {
-		cfg.Resolver = resolve.New(resolve.Config{})
+		// In a pod loopback is the pod itself.
+		_, inPod := os.LookupEnv("KUBERNETES_SERVICE_HOST")
+		cfg.Resolver = resolve.New(resolve.Config{Loopback: !inPod})
 	}
 	if err := c.connect(cfg.REST, cfg.Namespace); err != nil {
 		return nil, fmt.Errorf("new prepull controller: %w", err)

@@ -1,14 +1,14 @@
 // Package resolve asks registries what a tag names now and how large that is. It fetches manifests only, each within a
-// deadline and a size, and never from a link-local address: the names come from whoever may create a workload. A
+// deadline and a size, never from an address that is no registry's, and passes on nothing of an answer that is none: the names come from whoever may create a workload. A
 // Registry is safe for concurrent use. Start from New.
 package resolve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -41,6 +41,8 @@ type Config struct {
 	Keychain authn.Keychain
 	// Timeout bounds one lookup; 0 means 10s.
 	Timeout time.Duration
+	// Loopback lets registries be asked that are on a loopback address. In a pod there is none: those are its own ports.
+	Loopback bool
 }
 
 // Registry looks images up in their registries.
@@ -59,7 +61,7 @@ func New(cfg Config) *Registry {
 	if r.timeout == 0 {
 		r.timeout = defaultTimeout
 	}
-	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: refuseLinkLocal}
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: refuse(cfg.Loopback)}
 	r.transport = bounded{&http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, ForceAttemptHTTP2: true,
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, TLSHandshakeTimeout: 5 * time.Second,
@@ -81,35 +83,25 @@ func (r *Registry) Resolve(ctx context.Context, ref, arch string) (Image, error)
 		remote.WithContext(ctx), remote.WithAuthFromKeychain(r.keychain), remote.WithTransport(r.transport),
 		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: arch}), remote.WithRetryBackoff(remote.Backoff{Duration: 100 * time.Millisecond, Factor: 3, Steps: 3}))
 	if err != nil {
-		return Image{}, fmt.Errorf("look up image %q: %w", ref, err)
+		return Image{}, fmt.Errorf("look up image %q: %w", ref, problem(err))
 	}
 	out := Image{Digest: desc.Digest.String()}
 	img, err := desc.Image()
 	if err != nil {
-		return Image{}, fmt.Errorf("look up image %q for linux/%s: %w", ref, arch, err)
+		why := problem(err)
+		if errors.Is(why, errUnreadable) {
+			why = errNoPlatform
+		}
+		return Image{}, fmt.Errorf("look up image %q for linux/%s: %w", ref, arch, why)
 	}
 	manifest, err := img.Manifest()
 	if err != nil {
-		return Image{}, fmt.Errorf("read manifest of image %q: %w", ref, err)
+		return Image{}, fmt.Errorf("read manifest of image %q: %w", ref, problem(err))
 	}
 	for _, layer := range manifest.Layers {
 		out.Layers = append(out.Layers, budget.Layer{Digest: layer.Digest.String(), Bytes: layer.Size})
 	}
 	return out, nil
-}
-
-// refuseLinkLocal keeps a made-up image name from reaching what answers on link-local addresses: the instance metadata
-// service of a cloud, above all.
-func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("split address %q: %w", address, err)
-	}
-	ip := net.ParseIP(host)
-	if ip == nil || ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsMulticast() || ip.IsUnspecified() {
-		return fmt.Errorf("no registry is looked for at %s", host)
-	}
-	return nil
 }
 
 // bounded cuts every answer off at maxBody.

@@ -22,7 +22,7 @@ import (
 	"headstart.dev/prepull/controller/resolve"
 )
 
-func serve(t *testing.T, handler http.Handler) string {
+func serve(t testing.TB, handler http.Handler) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
@@ -57,7 +57,7 @@ func TestResolve(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, err := resolve.New(resolve.Config{}).Resolve(t.Context(), host+tc.ref, tc.arch)
+			got, err := resolve.New(resolve.Config{Loopback: true}).Resolve(t.Context(), host+tc.ref, tc.arch)
 			if tc.wantErr != "" {
 				require.ErrorContains(t, err, tc.wantErr)
 				require.ErrorContains(t, err, host+tc.ref, "the error names the image")
@@ -103,13 +103,47 @@ func TestResolveReadsNoEndlessAnswer(t *testing.T) {
 			}
 		}
 	}))
-	_, err := resolve.New(resolve.Config{}).Resolve(t.Context(), host+"/endless:v1", "amd64")
+	_, err := resolve.New(resolve.Config{Loopback: true}).Resolve(t.Context(), host+"/endless:v1", "amd64")
 	require.ErrorContains(t, err, "too large")
 }
 
 func TestResolveNeverAsksTheInstanceMetadataService(t *testing.T) {
-	for _, ref := range []string{"169.254.169.254/latest/meta-data:v1", "[fe80::1]:5000/app:v1", "0.0.0.0:80/app:v1"} {
+	for _, ref := range []string{
+		"169.254.169.254/latest/meta-data:v1", "[fe80::1]:5000/app:v1", "0.0.0.0:80/app:v1", "[fd00:ec2::254]:80/app:v1", "[fd20:ce::254]:80/app:v1",
+		"[::ffff:169.254.169.254]:80/app:v1", "[64:ff9b::a9fe:a9fe]:80/app:v1", "100.100.100.200/app:v1", "168.63.129.16/app:v1", "[::]:80/app:v1",
+		"127.0.0.1:8080/app:v1", "localhost:8080/app:v1", "[::1]:8080/app:v1", "[::ffff:127.0.0.1]:8080/app:v1",
+	} {
 		_, err := resolve.New(resolve.Config{}).Resolve(t.Context(), ref, "amd64")
 		require.ErrorContains(t, err, "no registry is looked for at", ref)
+	}
+}
+
+// TestNothingOfAnAnswerIsPassedOn is of a name that leads to a server of the cluster's own.
+func TestNothingOfAnAnswerIsPassedOn(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"an error": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "hunter2", http.StatusInternalServerError) },
+		"a code": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, `{"errors":[{"code":"hunter2","message":"hunter2"}]}`, http.StatusNotFound)
+		},
+		"no manifest": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hunter2")) },
+		"a type of no use": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "hunter2")
+			_, _ = w.Write([]byte("{}"))
+		},
+		"a challenge": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="hunter2"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		},
+		"a redirect": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "http://169.254.169.254/hunter2")
+			w.WriteHeader(http.StatusFound)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host := serve(t, answer)
+			_, err := resolve.New(resolve.Config{Loopback: true}).Resolve(t.Context(), host+"/app:v1", "amd64")
+			require.ErrorContains(t, err, host+"/app:v1")
+			require.NotContains(t, err.Error(), "hunter2")
+		})
 	}
 }
