@@ -108,6 +108,10 @@ bench-probes: deps ## from fact to condition, beside pollers of 1s and 30s (root
 bench-idle: deps build ## what an agent costs that has nothing to do, for ten minutes: CPU time and API requests (root)
 	go run ./test/bench/probes -idle 10m -agent bin/headstart-agent
 
+.PHONY: rbac-report
+rbac-report: ## what each identity can do, feature by feature, beside the roles of others
+	@go run ./test/rbac
+
 fuzz: ## every fuzz test for FUZZTIME (30s), side by side
 	@test/fuzz
 

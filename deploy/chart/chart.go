@@ -29,7 +29,7 @@ var Generated = []string{filesDir, crdsDir, chartDir + "values.schema.json", kus
 
 // shared are the folders of deploy whose files the templates read, by their name below files.
 var shared = map[string]string{
-	"rbac": "rbac", "rbac/agent": "rbac/agent", "rbac/controller": "rbac/controller",
+	"rbac/agent": "rbac/agent", "rbac/controller": "rbac/controller", "rbac/reader": "rbac/reader",
 	"admission": "admission", "policies": "policies", "compat": "crd/compat",
 }
 

@@ -94,11 +94,26 @@ func workload(more node) node {
 	return closed(properties)
 }
 
+// features are what the controller may do: each brings a role.
+func features() node {
+	return closed(node{
+		"gates": boolean, "secretReferences": boolean, "prepull": boolean, "warmPools": boolean, "capacityBuffers": boolean,
+		"staticNodePools": boolean, "deleteNodeClaims": boolean,
+	})
+}
+
+// keys are those of taints or labels.
+var keys = node{
+	"type": "array", "uniqueItems": true, "items": pattern(`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`),
+}
+
 func controller() node {
 	return workload(node{
 		"image": image(node{"tag": text}), "replicas": node{"type": "integer", "minimum": 1},
-		"rules":               node{"type": "array", "minItems": 1, "uniqueItems": true, "items": enum("native", "guide", "upstream")},
-		"logLevel":            enum("info", "debug", "trace"),
+		"rules":      node{"type": "array", "minItems": 1, "uniqueItems": true, "items": enum("native", "guide", "upstream")},
+		"logLevel":   enum("info", "debug", "trace"),
+		"features":   features(),
+		"nodeTaints": keys, "nodeLabels": keys,
 		"podDisruptionBudget": boolean,
 		"networkPolicy":       closed(node{"enabled": boolean, "metricsFrom": objects, "extraEgress": objects}),
 	})
@@ -144,5 +159,6 @@ func metrics() node {
 	return closed(node{
 		"serviceMonitor": monitor(node{"interval": pattern(duration)}), "podMonitor": monitor(node{"interval": pattern(duration)}),
 		"prometheusRule": monitor(node{"podStartSecondsP95": node{"type": "number", "exclusiveMinimum": 0}}), "dashboards": monitor(nil),
+		"secure": boolean,
 	})
 }

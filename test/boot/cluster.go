@@ -14,11 +14,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -147,9 +144,6 @@ func (c *Cluster) startController(ctx context.Context, program string) error {
 	if err := testenv.ApplyFiles(ctx, c.plane.Config(), roles...); err != nil {
 		return err
 	}
-	if err := c.bindRoles(ctx); err != nil {
-		return err
-	}
 	if err := testenv.Apply(ctx, c.plane.Config(), policies); err != nil {
 		return err
 	}
@@ -176,42 +170,6 @@ func roleFiles(dir string) ([]string, error) {
 		return nil, fmt.Errorf("find the roles: %w", err)
 	}
 	return files, nil
-}
-
-// bindRoles gives the controller's user every role that is the controller's by its name, as the chart does.
-func (c *Cluster) bindRoles(ctx context.Context) error {
-	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: controllerUser}}
-	rbac := c.client.RbacV1()
-	clusterRoles, err := rbac.ClusterRoles().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("list cluster roles: %w", err)
-	}
-	for _, role := range clusterRoles.Items {
-		if !strings.HasPrefix(role.Name, "headstart-controller") {
-			continue
-		}
-		binding := &rbacv1.ClusterRoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Subjects: subjects,
-			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		}
-		if _, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("bind cluster role %q: %w", role.Name, err)
-		}
-	}
-	roles, err := rbac.Roles(controllerNamespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("list roles: %w", err)
-	}
-	for _, role := range roles.Items {
-		binding := &rbacv1.RoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Subjects: subjects,
-			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
-		}
-		if _, err := rbac.RoleBindings(controllerNamespace).Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("bind role %q: %w", role.Name, err)
-		}
-	}
-	return nil
 }
 
 // Registry holds the workload's image and counts what is pulled of it.

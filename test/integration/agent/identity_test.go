@@ -3,11 +3,14 @@ package agent_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,16 +67,36 @@ var writes = map[string]write{
 	"a label":                             {kubelet: true, patch: `{"metadata":{"labels":{"example.com/pool":"secret"}}}`},
 	"a label by the status":               {subresource: "status", kubelet: true, patch: `{"metadata":{"labels":{"example.com/pool":"secret"}}}`},
 	"a restricted label by the status":    {subresource: "status", patch: `{"metadata":{"labels":{"node-restriction.kubernetes.io/x":"y"}}}`},
-	"another annotation":                  {kubelet: true, patch: `{"metadata":{"annotations":{"headstart.dev/readiness":"{}"}}}`},
-	"another annotation by the status":    {subresource: "status", kubelet: true, patch: `{"metadata":{"annotations":{"headstart.dev/readiness":"{}"}}}`},
+	"another annotation":                  {kubelet: true, patch: `{"metadata":{"annotations":{"example.com/mine":"{}"}}}`},
+	"another annotation by the status":    {subresource: "status", kubelet: true, patch: `{"metadata":{"annotations":{"example.com/mine":"{}"}}}`},
+	"the controller's record":             {patch: `{"metadata":{"annotations":{"headstart.dev/readiness":"` + forgedRecord + `"}}}`},
+	"the controller's record by status":   {subresource: "status", patch: `{"metadata":{"annotations":{"headstart.dev/readiness":"` + forgedRecord + `"}}}`},
+	"a rule passed, as upstream notes it": {subresource: "status", patch: `{"metadata":{"annotations":{"readiness.k8s.io/bootstrap-completed-x":"{}"}}}`},
+	"the controller's label":              {patch: `{"metadata":{"labels":{"headstart.dev/cni-ready":"true"}}}`},
+	"the label of a policy by the status": {subresource: "status", patch: `{"metadata":{"labels":{"prepull.headstart.dev/web":"true"}}}`},
+	"a timeline without end":              {subresource: "status", patch: `{"metadata":{"annotations":{"headstart.dev/timeline":"` + strings.Repeat("x", 4097) + `"}}}`},
+	"an inventory without end":            {subresource: "status", patch: `{"metadata":{"annotations":{"headstart.dev/images":"` + strings.Repeat("x", 16385) + `"}}}`},
+	"conditions without end":              {subresource: "status", kubelet: true, patch: manyConditions()},
+	"a message without end":               {subresource: "status", kubelet: true, patch: `{"status":{"conditions":[{"type":"headstart.dev/CNIReady","status":"True","message":"` + strings.Repeat("x", 1025) + `"}]}}`},
 	"the removal of a foreign annotation": {subresource: "status", kubelet: true, patch: `{"metadata":{"annotations":{"example.com/foreign":null}}}`},
 	"an ownerReference by the status":     {subresource: "status", patch: `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"x","uid":"x"}]}}`},
 	"a finalizer by the status":           {subresource: "status", kubelet: true, patch: `{"metadata":{"finalizers":["example.com/stay"]}}`},
 	"unschedulable":                       {kubelet: true, patch: `{"spec":{"unschedulable":true}}`},
 }
 
+// forgedRecord says that our rules hold somebody else's taint and label.
+const forgedRecord = `{\"labels\":[\"node-restriction.kubernetes.io/tenant\"],\"rules\":{\"x\":{\"state\":\"held\",\"taint\":\"security.example.com/quarantine:NoExecute\"}}}`
+
+func manyConditions() string {
+	conditions := make([]string, 129)
+	for i := range conditions {
+		conditions[i] = fmt.Sprintf(`{"type":"headstart.dev/P%dReady","status":"True"}`, i)
+	}
+	return `{"status":{"conditions":[` + strings.Join(conditions, ",") + `]}}`
+}
+
 func TestEachIdentityMayWriteWhatItNeedsAndNothingElse(t *testing.T) {
-	apply(t, "deploy/rbac/agent/agent.yaml", "deploy/admission/agent.yaml")
+	apply(t, "deploy/rbac/agent/agent.yaml", "deploy/admission/agent.yaml", "deploy/admission/nodes.yaml")
 	makeNode(t, "another-node")
 	for identity, connect := range map[string]func(t *testing.T, node string) *rest.Config{
 		"impersonation": func(t *testing.T, node string) *rest.Config {
@@ -93,6 +116,9 @@ func TestEachIdentityMayWriteWhatItNeedsAndNothingElse(t *testing.T) {
 			client, err := kubernetes.NewForConfig(connect(t, node))
 			require.NoError(t, err)
 			untilPoliciesHold(t, identity, client, node)
+			if identity != "node" {
+				notTwice(t, client, node)
+			}
 			for name, tc := range writes {
 				t.Run(name, func(t *testing.T) {
 					target, subresources := node, []string{}
@@ -119,6 +145,27 @@ func TestEachIdentityMayWriteWhatItNeedsAndNothingElse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// notTwice replaces the conditions by as many that were all there before, one of them twice: the kubelet's Ready would be gone.
+func notTwice(t *testing.T, client *kubernetes.Clientset, name string) {
+	t.Helper()
+	heartbeat(t, name, "True")
+	kubelet, err := kubernetes.NewForConfig(plane.ConfigFor("system:node:"+name, "system:nodes"))
+	require.NoError(t, err)
+	_, err = kubelet.CoreV1().Nodes().Patch(t.Context(), name, types.StrategicMergePatchType,
+		[]byte(`{"status":{"conditions":[{"type":"MemoryPressure","status":"False"}]}}`), metav1.PatchOptions{}, "status")
+	require.NoError(t, err)
+	node, err := client.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+	require.NoError(t, err)
+	var twice []corev1.NodeCondition
+	for range node.Status.Conditions {
+		twice = append(twice, node.Status.Conditions[slices.IndexFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeMemoryPressure })])
+	}
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": twice}})
+	require.NoError(t, err)
+	_, err = client.CoreV1().Nodes().Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	require.True(t, refused(err), "%v", err)
 }
 
 // refused says whether the server knows us and forbids it, whoever of it does.
@@ -162,12 +209,19 @@ func prepare(t *testing.T, name string) {
 // untilPoliciesHold waits until the server has compiled the policies: it does so a moment after they are made.
 func untilPoliciesHold(t *testing.T, identity string, client *kubernetes.Clientset, node string) {
 	t.Helper()
-	if identity == "node" {
-		return
-	}
 	var last error
 	defer func() { t.Logf("the last answer: %v", last) }()
 	attempt := 0
+	require.Eventually(t, func() bool {
+		attempt++
+		_, err := client.CoreV1().Nodes().Patch(t.Context(), node, types.StrategicMergePatchType,
+			fmt.Appendf(nil, `{"metadata":{"annotations":{"headstart.dev/readiness":"%d"}}}`, attempt), metav1.PatchOptions{}, "status")
+		last = err
+		return refused(err)
+	}, settleTime, 50*time.Millisecond)
+	if identity == "node" {
+		return
+	}
 	require.Eventually(t, func() bool {
 		// A patch that changes nothing is no write: each attempt has to differ.
 		attempt++

@@ -27,6 +27,8 @@ var valueSets = map[string][]string{
 	"nothing optional":       {"rule.create=false", "gatePolicies.create=false", "warmPool.priorityClass.create=false", "controller.podDisruptionBudget=false", "controller.networkPolicy.enabled=false", "hooks.upgradeCRDs=false", "hooks.cleanUp=false"},
 	"images by digest":       {"controller.image.digest=sha256:" + strings.Repeat("ab", 32)},
 	"every form of rule":     {"controller.rules={native,guide,upstream}"},
+	"features off":           {"controller.features.gates=false", "controller.features.prepull=false", "controller.features.warmPools=false", "controller.features.deleteNodeClaims=false"},
+	"own taints and labels":  {"controller.nodeTaints={example.com/taint}", "controller.nodeLabels={example.com/label}", "controller.features.secretReferences=true"},
 	"one replica, own paths": {"controller.replicas=1", "agent.hostPaths={/var/run/mine}", "agent.credentialProviderDir="},
 	"metrics for some":       {"controller.networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b"},
 	"labels, annotations and a proxy": {

@@ -45,23 +45,21 @@ func apply(t testing.TB, c client.Client, path string) {
 	}
 }
 
-// asDeployed binds the shipped role to the controller's service account and applies the shipped admission policy.
-func asDeployed(t testing.TB, c client.Client) {
+// asDeployed applies the shipped roles and admission policies of the controller.
+func asDeployed(t testing.TB, c client.Client, more ...string) {
 	t.Helper()
-	apply(t, c, "rbac/controller-gates.yaml")
-	apply(t, c, "admission/gates.yaml")
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "headstart-controller-gates"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "headstart-controller-gates"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "headstart-system", Name: "headstart-controller"}},
+	robots := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "headstart-system"}}
+	if err := c.Create(t.Context(), robots); !apierrors.IsAlreadyExists(err) {
+		require.NoError(t, err)
 	}
-	require.NoError(t, c.Create(t.Context(), binding))
-	t.Cleanup(func() { _ = c.Delete(afterwards(t), binding) })
+	for _, file := range append([]string{"rbac/controller/core.yaml", "rbac/controller/gates.yaml", "admission/gates.yaml", "admission/controller.yaml"}, more...) {
+		apply(t, c, file)
+	}
 }
 
 func TestTheControllerRunsWithTheShippedRightsOnly(t *testing.T) {
 	c := newClient(t)
-	asDeployed(t, c)
+	asDeployed(t, c, "rbac/controller/gates-references.yaml")
 	robot := plane.ConfigFor(controllerUser, controllerGroup)
 	robot.QPS = -1
 	limited, err := client.New(robot, client.Options{Scheme: scheme(t)})

@@ -67,7 +67,7 @@ func deployRBAC(ctx context.Context) error {
 	objects := []*unstructured.Unstructured{{Object: map[string]any{
 		"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace},
 	}}}
-	for _, file := range []string{"controller/prepull.yaml", "agent/prepull.yaml"} {
+	for _, file := range []string{"controller/core.yaml", "controller/prepull.yaml", "agent/prepull.yaml"} {
 		more, err := readObjects("../../../deploy/rbac/" + file)
 		if err != nil {
 			return err

@@ -60,7 +60,7 @@ func run(m *testing.M) int {
 	return code
 }
 
-// deployRBAC applies the shipped roles and binds them to the controller's service account.
+// deployRBAC applies the shipped roles of readiness rules, in all their forms.
 func deployRBAC(ctx context.Context, plane *testenv.ControlPlane) error {
 	c, err := client.New(plane.Config(), client.Options{})
 	if err != nil {
@@ -69,21 +69,16 @@ func deployRBAC(ctx context.Context, plane *testenv.ControlPlane) error {
 	objects := []*unstructured.Unstructured{{Object: map[string]any{
 		"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace},
 	}}}
-	files, err := filepath.Glob("../../../deploy/rbac/controller-readiness*.yaml")
+	files, err := filepath.Glob("../../../deploy/rbac/controller/rules*.yaml")
 	if err != nil {
 		return err
 	}
-	for _, file := range files {
+	for _, file := range append(files, "../../../deploy/rbac/controller/core.yaml") {
 		more, err := readObjects(file)
 		if err != nil {
 			return err
 		}
 		objects = append(objects, more...)
-	}
-	for _, o := range objects {
-		if kind := o.GetKind(); kind == "ClusterRole" || kind == "Role" {
-			objects = append(objects, binding(kind, o.GetName(), o.GetNamespace()))
-		}
 	}
 	for _, o := range objects {
 		if err := c.Create(ctx, o); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -111,17 +106,4 @@ func readObjects(file string) ([]*unstructured.Unstructured, error) {
 			out = append(out, o)
 		}
 	}
-}
-
-func binding(kind, name, ns string) *unstructured.Unstructured {
-	o := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind + "Binding",
-		"metadata": map[string]any{"name": name},
-		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": serviceAccount, "namespace": namespace}},
-	}}
-	if ns != "" {
-		o.SetNamespace(ns)
-	}
-	return o
 }

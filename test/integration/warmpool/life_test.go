@@ -279,7 +279,11 @@ func TestMissingCRDsAreConditions(t *testing.T) {
 func TestRunsWithTheDeployedRights(t *testing.T) {
 	c := newClient(t, plane)
 	ns := namespace(t, c)
-	applyFile(t, c, "../../../deploy/rbac/controller/warmpool.yaml")
+	create(t, c, "{apiVersion: v1, kind: Namespace, metadata: {name: headstart-system}}")
+	for _, file := range []string{"core", "warmpool"} {
+		applyFile(t, c, "../../../deploy/rbac/controller/"+file+".yaml")
+	}
+	applyFile(t, c, "../../../deploy/admission/controller.yaml")
 	kubelets(t, plane, 0)
 	startController(t, plane.ConfigFor("system:serviceaccount:headstart-system:headstart-controller", "system:serviceaccounts"), time.Now)
 	node(t, c, ns+"-1", ns, 4)

@@ -96,6 +96,33 @@ imagePullSecrets:
 {{- if or .Values.resourceQuota.create (contains "-gke." .Capabilities.KubeVersion.Version) }}true{{ end }}
 {{- end }}
 
+{{/* The files of files/rbac/controller that the features which are on need. */}}
+{{- define "headstart.roles" -}}
+{{- $f := .Values.controller.features }}
+{{- $roles := list "core" "rules" }}
+{{- if has "guide" .Values.controller.rules }}{{ $roles = append $roles "rules-guide" }}{{ end }}
+{{- if has "upstream" .Values.controller.rules }}{{ $roles = append $roles "rules-upstream" }}{{ end }}
+{{- if .Values.metrics.secure }}{{ $roles = append $roles "metrics" }}{{ end }}
+{{- if $f.deleteNodeClaims }}{{ $roles = append $roles "rules-nodeclaims" }}{{ end }}
+{{- if $f.gates }}{{ $roles = append $roles "gates" }}{{ end }}
+{{- if and $f.gates $f.secretReferences }}{{ $roles = append $roles "gates-references" }}{{ end }}
+{{- if $f.prepull }}{{ $roles = append $roles "prepull" }}{{ end }}
+{{- if $f.warmPools }}{{ $roles = append $roles "warmpool" }}{{ end }}
+{{- if and $f.warmPools $f.capacityBuffers }}{{ $roles = append $roles "warmpool-capacitybuffers" }}{{ end }}
+{{- if and $f.warmPools $f.staticNodePools }}{{ $roles = append $roles "warmpool-nodepools" }}{{ end }}
+{{- $roles | toJson }}
+{{- end }}
+
+{{/* The controllers that run, as --controllers takes them. */}}
+{{- define "headstart.controllers" -}}
+{{- $f := .Values.controller.features }}
+{{- $on := list "readiness" }}
+{{- if $f.gates }}{{ $on = append $on "gates" }}{{ end }}
+{{- if $f.prepull }}{{ $on = append $on "prepull" }}{{ end }}
+{{- if $f.warmPools }}{{ $on = append $on "warmpool" }}{{ end }}
+{{- join "," $on }}
+{{- end }}
+
 {{/* The port at which the agents' metrics are seen from outside of their node; empty where they are not. */}}
 {{- define "headstart.agentMetricsPort" -}}
 {{- $address := dig "metrics" "bindAddress" "" .Values.agent.config | toString }}
