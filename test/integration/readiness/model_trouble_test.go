@@ -117,7 +117,7 @@ func (e *env) setRight(resource string, given bool) {
 	ctx, cancel := e.afterTest()
 	defer cancel()
 	role := &rbacv1.ClusterRole{}
-	require.NoError(e.t, e.Get(ctx, client.ObjectKey{Name: "headstart-controller-readiness"}, role))
+	require.NoError(e.t, e.Get(ctx, client.ObjectKey{Name: "headstart-controller-rules"}, role))
 	for i := range role.Rules {
 		for j, name := range role.Rules[i].Resources {
 			if strings.TrimPrefix(name, "none-") == resource {
