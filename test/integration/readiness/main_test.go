@@ -107,3 +107,16 @@ func readObjects(file string) ([]*unstructured.Unstructured, error) {
 		}
 	}
 }
+
+func binding(kind, name, ns string) *unstructured.Unstructured {
+	o := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind + "Binding",
+		"metadata": map[string]any{"name": name},
+		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": serviceAccount, "namespace": namespace}},
+	}}
+	if ns != "" {
+		o.SetNamespace(ns)
+	}
+	return o
+}
