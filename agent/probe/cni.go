@@ -45,6 +45,10 @@ type CNI struct {
 func (p *CNI) Check(ctx context.Context) Result {
 	state, result := p.checkRuntime(ctx)
 	if result.Status != True {
+		// A config that no runtime can load has to be mended as well, and can be now.
+		if _, disk := p.onlyDisk(); disk.Status != True {
+			return disk
+		}
 		return result
 	}
 	networks, result := p.networks(state)
@@ -95,6 +99,11 @@ func (p *CNI) networks(state RuntimeState) ([]CNINetwork, Result) {
 	case state.CNI != nil:
 		return state.CNI.Networks, ready("")
 	}
+	return p.onlyDisk()
+}
+
+// onlyDisk is the network of the first config in the folder that is good.
+func (p *CNI) onlyDisk() ([]CNINetwork, Result) {
 	network, err := LoadCNIConfig(p.ConfDir)
 	switch {
 	case errors.Is(err, errNoConfig):

@@ -184,6 +184,7 @@ func TestCSIIsNotReadyBeforeTheKubeletHasRegisteredIt(t *testing.T) {
 
 	kubelet := newCSINode()
 	kubelet.err = errors.New("csinodes is forbidden")
+	kubelet.register("0")
 	checker.Registrations = kubelet
 	result = look(t, checker, childTime)
 	require.Equal(t, probe.ReasonNotRegistered, result.Reason)
