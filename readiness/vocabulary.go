@@ -54,6 +54,10 @@ const (
 	LabelGPUReady    = Domain + "/gpu-ready"
 )
 
+// LabelWarmPool is on every pod that holds room for a WarmPool; its value is the pool's name. As an annotation on a Karpenter
+// NodePool, <namespace>/<name>, it lets that pool size it.
+const LabelWarmPool = Domain + "/warm-pool"
+
 // LabelPrepullPrefix begins the labels of PrepullPolicies; all labels under it are the controller's. See PrepullLabel.
 const LabelPrepullPrefix = "prepull." + Domain + "/"
 

@@ -91,8 +91,12 @@ func (s *subscription) list(now time.Time) (list []prepull.Image, again time.Tim
 	mode := prepull.Mode(cmp.Or(s.policy.Spec.Mode, v1alpha1.ModeAuto))
 	for _, img := range s.policy.Status.Images {
 		if img.LeftOut == "" {
+			dgst := img.Digest
+			if img.Reported {
+				dgst = "" // what other nodes have; the registry may have a newer one
+			}
 			list = append(list, prepull.Image{
-				Ref: img.Image, AtDigest: img.Digest, Priority: img.Priority, Required: img.Required, Pin: pin, Mode: mode,
+				Ref: img.Image, AtDigest: dgst, Priority: img.Priority, Required: img.Required, Pin: pin, Mode: mode,
 			})
 		}
 	}

@@ -20,7 +20,7 @@ func TestStatusShowsWhatPoliciesLearned(t *testing.T) {
 	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 	window := learn.New(168 * time.Hour)
 	window.Count(learn.Start{Image: "docker.io/library/web:v1", At: now, First: true})
-	window.Measured("docker.io/library/web:v1", 300<<20, 4*time.Second)
+	window.Measured("docker.io/library/web:v1", 300<<20)
 	data, err := window.Encode(now)
 	require.NoError(t, err)
 	learned := func(name, kind string, data []byte) *corev1.ConfigMap {
@@ -49,8 +49,8 @@ func TestStatusShowsWhatPoliciesLearned(t *testing.T) {
 	require.NoError(t, c.writeLearned(t.Context(), &out, func(text string) { warnings = append(warnings, text) }, now))
 	require.Equal(t, `
 PrepullPolicy web learned in 168h0m0s (* is prepulled, if it fits)
-   IMAGE                     STARTS  PULLS  SIZE   PULL TIME  SAVED
-*  docker.io/library/web:v1  1       1      300Mi  4s         300Mi
+   IMAGE                     STARTS  PULLS  SIZE   SAVED
+*  docker.io/library/web:v1  1       1      300Mi  300Mi
 `, out.String())
 	require.Len(t, warnings, 2)
 	require.Contains(t, warnings[0], `what PrepullPolicy "broken" learned cannot be read`)

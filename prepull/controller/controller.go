@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"headstart.dev/prepull/controller/keychain"
 	"headstart.dev/prepull/controller/resolve"
 	"headstart.dev/prepull/feed"
 	"headstart.dev/readiness/connection"
@@ -43,7 +44,7 @@ type Config struct {
 	// Namespace is where what is learned is stored. Required.
 	Namespace string
 	Log       logr.Logger
-	// Resolver looks tags up; nil means their registries.
+	// Resolver looks tags up; nil means their registries, with the credentials of the process's cloud.
 	Resolver Resolver
 	// Slots is how many nodes of one policy pull at once; 0 means 100.
 	Slots int
@@ -137,7 +138,7 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Resolver == nil {
 		// In a pod loopback is the pod itself.
 		_, inPod := os.LookupEnv("KUBERNETES_SERVICE_HOST")
-		cfg.Resolver = resolve.New(resolve.Config{Loopback: !inPod})
+		cfg.Resolver = resolve.New(resolve.Config{Keychain: keychain.NewCloud(), Loopback: !inPod})
 	}
 	if err := c.connect(cfg.REST, cfg.Namespace); err != nil {
 		return nil, fmt.Errorf("new prepull controller: %w", err)
@@ -154,6 +155,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c.followNodes(cfg.Nodes)
 	c.lookups = newLookups(cfg.Resolver, time.Now, c.targetsChanged)
+	c.lookups.secrets, c.lookups.report = c.client.CoreV1(), (&reports{client: c.client, having: c.having}).look
 	return c, nil
 }
 

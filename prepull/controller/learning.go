@@ -84,12 +84,14 @@ func (c *Controller) followLearning(ctx context.Context, needed bool) {
 	}
 }
 
-// followStarts watches pods and pulls for those policies that learn, until ctx ends.
+// followStarts watches pods for those policies that learn, until ctx ends. What a pod started with is its status' to say,
+// which only its node writes; Events, which anybody may write, are not looked at.
 func (c *Controller) followStarts(ctx context.Context, s *starts) {
 	pods := cache.NewFilteredListWatchFromClient(c.client.CoreV1().RESTClient(), "pods", "", func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
+		o.LabelSelector = notOfAWarmPool
 	})
-	go feed.Run(ctx, "pods", pods, &corev1.Pod{}, feed.Handler[*corev1.Pod]{
+	feed.Run(ctx, "pods", pods, &corev1.Pod{}, feed.Handler[*corev1.Pod]{
 		Strip: stripPod,
 		Replace: func(list []*corev1.Pod) {
 			c.mu.Lock()
@@ -111,21 +113,6 @@ func (c *Controller) followStarts(ctx context.Context, s *starts) {
 			delete(s.counted, pod.UID)
 		},
 	})
-	pulls := cache.NewFilteredListWatchFromClient(c.client.CoreV1().RESTClient(), "events", "", func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.Set{"involvedObject.kind": "Pod", "reason": "Pulled"}.String()
-	})
-	feed.Run(ctx, "events", pulls, &corev1.Event{}, feed.Handler[*corev1.Event]{
-		Strip: func(in *corev1.Event) *corev1.Event {
-			return &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: in.Name, ResourceVersion: in.ResourceVersion}, Message: in.Message}
-		},
-		Replace: func(list []*corev1.Event) {
-			for _, event := range list {
-				c.measured(event)
-			}
-		},
-		Set:    c.measured,
-		Delete: func(*corev1.Event) {},
-	})
 }
 
 // learn counts the starts of a pod. Those of a first list that are not later than what is stored were counted by the
@@ -142,21 +129,6 @@ func (c *Controller) learn(s *starts, pod *corev1.Pod, list bool) {
 			}
 			p.count(one, list && !one.at.After(p.window.Through()))
 			c.rankSoon(p.rankDue())
-		}
-	}
-}
-
-func (c *Controller) measured(event *corev1.Event) {
-	pull, ok := readPulled(event.Message)
-	if !ok {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.byName {
-		if p.window != nil {
-			p.window.Measured(pull.image, pull.bytes, pull.took)
-			p.unsaved = true
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/stretchr/testify/require"
 
 	"headstart.dev/prepull/controller/resolve"
@@ -21,7 +22,7 @@ type tags struct {
 	began time.Time
 }
 
-func (r *tags) Resolve(_ context.Context, name, arch string) (resolve.Image, error) {
+func (r *tags) Resolve(_ context.Context, name, arch string, _ ...authn.Authenticator) (resolve.Image, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked[name] = append(r.asked[name], time.Since(r.began))

@@ -2,14 +2,17 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"headstart.dev/prepull/budget"
+	"headstart.dev/prepull/controller/keychain"
 	"headstart.dev/prepull/controller/resolve"
 	"headstart.dev/prepull/v1alpha1"
 	"headstart.dev/readiness/health"
@@ -50,13 +53,19 @@ func (c *Controller) retarget(ctx context.Context) {
 		p.retarget(c.workloads)
 		arch := commonArch(c.fleet.match(p.selector))
 		for _, want := range p.wanted {
-			every := p.interval()
+			every, refs := p.interval(), p.refs()
 			if other, twice := names[want.name]; twice {
-				every = min(every, other.every)
+				every, refs = min(every, other.every), join(other.refs, refs)
 			}
-			names[want.name] = wanted{arch: arch, every: every, seed: seed(p.obj, want.name)}
+			registry, nodes := seed(p.obj, want.name)
+			names[want.name] = wanted{arch: arch, every: every, refs: refs, seed: registry, reported: nodes}
 			if c.refresh[name] {
 				refresh = append(refresh, want.name)
+			}
+		}
+		for _, name := range p.unmeasured() {
+			if _, twice := names[name]; !twice {
+				names[name] = wanted{arch: arch, every: measureEvery, refs: p.refs()}
 			}
 		}
 		p.soon(now)
@@ -73,14 +82,46 @@ func (c *Controller) rankSoon(at time.Time) {
 	}
 }
 
-// seed is what the status says of an image: a registry that is away when the controller starts must not lose it.
-func seed(obj *v1alpha1.PrepullPolicy, name string) resolve.Image {
+// seed is what the status says of an image, by its registry or by nodes: a registry that is away when the controller
+// starts must not lose it.
+func seed(obj *v1alpha1.PrepullPolicy, name string) (registry, nodes resolve.Image) {
 	for _, img := range obj.Status.Images {
-		if img.Image == name && img.Digest != "" {
-			return resolve.Image{Digest: img.Digest, Layers: []budget.Layer{{Digest: img.Digest, Bytes: img.Bytes}}}
+		switch {
+		case img.Image != name:
+		case img.Reported:
+			nodes = resolve.Image{Digest: img.Digest, Layers: []budget.Layer{{Digest: img.Image, Bytes: img.Bytes}}}
+		case img.Digest != "":
+			registry = resolve.Image{Digest: img.Digest, Layers: []budget.Layer{{Digest: img.Digest, Bytes: img.Bytes}}}
 		}
 	}
-	return resolve.Image{}
+	return registry, nodes
+}
+
+// refs are the pull Secrets that the policy names.
+func (p *policy) refs() keychain.Refs {
+	var out keychain.Refs
+	for _, ref := range p.obj.Spec.ImagePullSecrets {
+		out.Secrets = append(out.Secrets, types.NamespacedName(ref))
+	}
+	for _, ref := range p.obj.Spec.ServiceAccounts {
+		out.ServiceAccounts = append(out.ServiceAccounts, types.NamespacedName(ref))
+	}
+	return out
+}
+
+// join joins the Secrets of two policies that want one image.
+func join(a, b keychain.Refs) keychain.Refs {
+	return keychain.Refs{Secrets: union(a.Secrets, b.Secrets), ServiceAccounts: union(a.ServiceAccounts, b.ServiceAccounts)}
+}
+
+func union(a, b []types.NamespacedName) []types.NamespacedName {
+	out := slices.Clone(a)
+	for _, name := range b {
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // evaluate writes the statuses that are due, and returns when the next one is.
@@ -133,6 +174,11 @@ func (c *Controller) dueWrites() (writes []statusWrite) {
 			continue
 		}
 		status, again := p.evaluate(c.fleet, c.lookups.get, c.limits, now)
+		for _, img := range status.Images {
+			if img.Bytes == 0 && img.Nodes > 0 {
+				c.lookups.hasten(img.Image)
+			}
+		}
 		if !again.IsZero() {
 			p.soon(again)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"headstart.dev/prepull/controller/resolve"
 	"headstart.dev/prepull/learn"
 )
 
@@ -93,7 +94,22 @@ func (p *policy) rank(now time.Time) {
 	p.ranking, p.ranked, p.stale = fresh, now, false
 }
 
-// size takes over the sizes of learned images that nobody saw pulled: they were looked up when they were prepulled.
+// measureEvery is how often the size of an image is looked up that pods start with and that is not prepulled.
+const measureEvery = 24 * time.Hour
+
+// unmeasured names the images of the ranking whose size decides whether they come to the top, and is not known: as many as
+// could change it.
+func (p *policy) unmeasured() []string {
+	var names []string
+	for _, r := range p.ranking {
+		if r.Bytes == 0 && len(names) < 2*p.top() {
+			names = append(names, r.Image)
+		}
+	}
+	return names
+}
+
+// size takes over the sizes of images of the ranking, as their registry or the nodes that have them tell.
 func (p *policy) size(know func(string) lookup) {
 	if p.window == nil {
 		return
@@ -102,10 +118,10 @@ func (p *policy) size(know func(string) lookup) {
 		if r.Bytes > 0 {
 			continue
 		}
-		var sum int64
-		for _, layer := range know(r.Image).image.Layers {
-			sum += max(layer.Bytes, 0)
+		layers, _ := know(r.Image).size()
+		if bytes := (resolve.Image{Layers: layers}).Bytes(); bytes > 0 {
+			p.window.Measured(r.Image, min(bytes, mostBytes))
+			p.unsaved, p.stale = true, true
 		}
-		p.window.Measured(r.Image, sum, 0)
 	}
 }

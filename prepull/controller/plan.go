@@ -72,9 +72,8 @@ func plan(wanted []candidate, maxBytes int64, know func(string) lookup) []v1alph
 			continue
 		}
 		byName[c.name] = c
-		images = append(images, budget.Image{
-			Name: c.name, Required: c.required, Priority: c.priority, Order: i, Layers: found.image.Layers,
-		})
+		layers, _ := found.size()
+		images = append(images, budget.Image{Name: c.name, Required: c.required, Priority: c.priority, Order: i, Layers: layers})
 	}
 	chosen, out := budget.Choose(images, budget.Limits{Bytes: maxBytes, Images: maxImages})
 	list := make([]v1alpha1.ImageStatus, 0, len(images))
@@ -82,11 +81,15 @@ func plan(wanted []candidate, maxBytes int64, know func(string) lookup) []v1alph
 		if len(list) == maxImages {
 			return
 		}
-		c := byName[img.Name]
-		list = append(list, v1alpha1.ImageStatus{
-			Image: img.Name, Digest: know(img.Name).image.Digest, Bytes: img.Bytes(), Priority: c.priority,
+		c, found := byName[img.Name], know(img.Name)
+		status := v1alpha1.ImageStatus{
+			Image: img.Name, Digest: found.image.Digest, Bytes: img.Bytes(), Priority: c.priority,
 			Required: c.required, Source: c.source, LeftOut: why,
-		})
+		}
+		if status.Digest == "" && len(found.reported.Layers) > 0 {
+			status.Digest, status.Reported = found.reported.Digest, true
+		}
+		list = append(list, status)
 	}
 	for _, img := range chosen {
 		add(img, "")
@@ -95,6 +98,18 @@ func plan(wanted []candidate, maxBytes int64, know func(string) lookup) []v1alph
 		add(left.Image, left.Why)
 	}
 	return list
+}
+
+// unsized names the images that nodes pull although nobody knows yet what they take.
+func unsized(wanted []candidate, know func(string) lookup) []string {
+	var names []string
+	for _, c := range wanted {
+		found := know(c.name)
+		if _, known := found.size(); found.done && !known {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 // leftOut counts the candidates that no node pulls, and names the first few.

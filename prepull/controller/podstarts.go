@@ -17,6 +17,7 @@ import (
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/feed"
 	"headstart.dev/prepull/warm"
+	"headstart.dev/readiness"
 )
 
 // podStarts measures how long pods take from scheduled to running, apart where all their images were there when they
@@ -53,6 +54,9 @@ const leftQueue = 1024
 var selectStarting = fields.AndSelectors(
 	fields.OneTermNotEqualSelector("spec.nodeName", ""), fields.OneTermEqualSelector("status.phase", string(corev1.PodPending)))
 
+// notOfAWarmPool leaves out the pods that hold a warm pool's room: they are ours, and what they start with is nobody's work.
+const notOfAWarmPool = "!" + readiness.LabelWarmPool
+
 func newPodStarts(reg prometheus.Registerer, client kubernetes.Interface, has func(node string, wants ...warm.Want) bool) (*podStarts, error) {
 	s := &podStarts{
 		client: client, warm: has, left: make(chan leftPod, leftQueue), bound: map[types.UID]boundPod{},
@@ -81,7 +85,7 @@ func (s *podStarts) run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() { s.settle(ctx) })
 	lw := cache.NewFilteredListWatchFromClient(s.client.CoreV1().RESTClient(), "pods", metav1.NamespaceAll, func(o *metav1.ListOptions) {
-		o.FieldSelector = selectStarting.String()
+		o.FieldSelector, o.LabelSelector = selectStarting.String(), notOfAWarmPool
 	})
 	feed.Run(ctx, "starting pods", lw, &corev1.Pod{}, feed.Handler[*corev1.Pod]{
 		Replace: func(list []*corev1.Pod) { s.keep(list) },
@@ -153,13 +157,21 @@ func (s *podStarts) runs(ctx context.Context, left leftPod) bool {
 // runs.
 func imagesOf(pod *corev1.Pod) []warm.Want {
 	var wants []warm.Want
+	add := func(image string) {
+		name, err := prepull.Normalize(image)
+		if err != nil {
+			name = image // no node has it
+		}
+		wants = append(wants, warm.Want{Name: name})
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
-			name, err := prepull.Normalize(list[i].Image)
-			if err != nil {
-				name = list[i].Image // no node has it
-			}
-			wants = append(wants, warm.Want{Name: name})
+			add(list[i].Image)
+		}
+	}
+	for i := range pod.Spec.Volumes {
+		if source := pod.Spec.Volumes[i].Image; source != nil {
+			add(source.Reference)
 		}
 	}
 	return wants

@@ -45,6 +45,8 @@ type policy struct {
 	wanted  []candidate
 	trouble error
 	sources bool // all sources have listed
+	// imageless describes the workloads in which no image is found.
+	imageless string
 
 	// due is when the status is to be evaluated; zero when nothing has changed.
 	due time.Time
@@ -151,12 +153,15 @@ func (p *policy) retarget(from *workloads) {
 	var images []string
 	errs := []error{p.invalid}
 	p.sources = true
+	var imageless []string
 	for _, source := range p.obj.Spec.FromWorkloads {
-		found, settled, err := from.images(source)
-		images = append(images, found...)
-		p.sources = p.sources && settled
+		found, err := from.images(source)
+		images = append(images, found.images...)
+		imageless = append(imageless, found.imageless...)
+		p.sources = p.sources && found.settled
 		errs = append(errs, err)
 	}
+	p.imageless = enumerate(imageless)
 	wanted, err := candidates(&p.obj.Spec, images, p.ranking)
 	p.wanted, p.trouble = wanted, errors.Join(append(errs, err)...)
 }
@@ -232,11 +237,19 @@ func (p *policy) evaluate(f *fleet, know func(string) lookup, limits pace, now t
 	return status, out.expires
 }
 
+// pinned is the digest that nodes pull; empty where they pull by the tag.
+func pinned(img v1alpha1.ImageStatus) string {
+	if img.Reported {
+		return ""
+	}
+	return img.Digest
+}
+
 // fingerprint identifies what nodes pull.
 func fingerprint(pulled []v1alpha1.ImageStatus) string {
 	var text strings.Builder
 	for _, img := range pulled {
-		text.WriteString(img.Image + "=" + img.Digest + "\n")
+		text.WriteString(img.Image + "=" + pinned(img) + "\n")
 	}
 	return text.String()
 }

@@ -87,10 +87,13 @@ func measure(uid string, nodes []*member, wants []warm.Want, maxNodes int32, ind
 func wantsOf(pulled []v1alpha1.ImageStatus, mode v1alpha1.Mode) []warm.Want {
 	wants := make([]warm.Want, len(pulled))
 	for i, img := range pulled {
-		wants[i] = warm.Want{Name: img.Image, Digest: img.Digest, Lazy: mode != v1alpha1.ModeEager}
+		wants[i] = warm.Want{Name: img.Image, Digest: pinned(img), Lazy: mode != v1alpha1.ModeEager}
 	}
 	return wants
 }
+
+// warmAnyhow asks for an image in whatever form a node has it.
+func warmAnyhow(image string) warm.Want { return warm.Want{Name: image, Lazy: true} }
 
 // line is the nodes as the schedule needs them: those without an agent cannot be chosen, and those that have held a slot
 // for too long take none.

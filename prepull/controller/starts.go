@@ -1,8 +1,6 @@
 package controller
 
 import (
-	"regexp"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +16,7 @@ type starts struct {
 	counted map[types.UID]map[string]bool
 }
 
-// start is the first start of one container of a pod.
+// start is the first start of one container of a pod, or the first mount of an image.
 type start struct {
 	node, image string
 	at          time.Time
@@ -37,6 +35,16 @@ func stripPod(in *corev1.Pod) *corev1.Pod {
 	out.Status.StartTime = in.Status.StartTime
 	out.Spec.InitContainers, out.Status.InitContainerStatuses = stripContainers(in.Spec.InitContainers, in.Status.InitContainerStatuses)
 	out.Spec.Containers, out.Status.ContainerStatuses = stripContainers(in.Spec.Containers, in.Status.ContainerStatuses)
+	if len(out.Spec.InitContainers)+len(out.Spec.Containers) == 0 {
+		return out
+	}
+	// A container starts when all volumes are mounted, those that are images too.
+	for i := range in.Spec.Volumes {
+		if v := &in.Spec.Volumes[i]; v.Image != nil && v.Image.Reference != "" {
+			source := corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: v.Image.Reference}}
+			out.Spec.Volumes = append(out.Spec.Volumes, corev1.Volume{Name: v.Name, VolumeSource: source})
+		}
+	}
 	return out
 }
 
@@ -60,7 +68,8 @@ func stripContainers(specs []corev1.Container, statuses []corev1.ContainerStatus
 	return keep, states
 }
 
-// observe returns the containers of the pod that have started since it was last observed. The time is that of the pod,
+// observe returns the containers of the pod that have started since it was last observed, and the images that it mounts as
+// volumes. The pod is a stripped one. The time is that of the pod,
 // which never changes; one in the future is the lie of a node's clock and becomes now.
 func (s *starts) observe(pod *corev1.Pod, now time.Time) []start {
 	if pod.Spec.NodeName == "" || pod.Status.StartTime == nil {
@@ -71,20 +80,27 @@ func (s *starts) observe(pod *corev1.Pod, now time.Time) []start {
 		at = now
 	}
 	var out []start
+	add := func(key, image string) {
+		if s.counted[pod.UID][key] {
+			return
+		}
+		if s.counted[pod.UID] == nil {
+			s.counted[pod.UID] = map[string]bool{}
+		}
+		s.counted[pod.UID][key] = true
+		if name, err := prepull.Normalize(image); err == nil {
+			out = append(out, start{node: pod.Spec.NodeName, image: name, at: at})
+		}
+	}
+	for i := range pod.Spec.Volumes {
+		// No container's name has a slash.
+		if v := &pod.Spec.Volumes[i]; v.Image != nil {
+			add("volumes/"+v.Name, v.Image.Reference)
+		}
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
-			if s.counted[pod.UID][list[i].Name] {
-				continue
-			}
-			if s.counted[pod.UID] == nil {
-				s.counted[pod.UID] = map[string]bool{}
-			}
-			s.counted[pod.UID][list[i].Name] = true
-			name, err := prepull.Normalize(list[i].Image)
-			if err != nil {
-				continue
-			}
-			out = append(out, start{node: pod.Spec.NodeName, image: name, at: at})
+			add(list[i].Name, list[i].Image)
 		}
 	}
 	return out
@@ -101,36 +117,4 @@ func (s *starts) keep(pods []*corev1.Pod) {
 			delete(s.counted, uid)
 		}
 	}
-}
-
-// pulledMessage is what the kubelet says of a pull.
-// Source: kubernetes pkg/kubelet/images/image_manager.go@v1.37.2.
-var pulledMessage = regexp.MustCompile(`^Successfully pulled image "([^"]{1,512})" in ([0-9a-zµ.]{1,32}) .*Image size: ([0-9]{1,18}) bytes\.$`)
-
-// pulled is one pull that the kubelet told of.
-type pulled struct {
-	image string
-	took  time.Duration
-	bytes int64
-}
-
-// readPulled reads an event of reason Pulled; false for those that tell of no pull.
-func readPulled(message string) (pulled, bool) {
-	m := pulledMessage.FindStringSubmatch(message)
-	if m == nil {
-		return pulled{}, false
-	}
-	name, err := prepull.Normalize(m[1])
-	if err != nil {
-		return pulled{}, false
-	}
-	took, err := time.ParseDuration(m[2])
-	if err != nil {
-		return pulled{}, false
-	}
-	bytes, err := strconv.ParseInt(m[3], 10, 64)
-	if err != nil {
-		return pulled{}, false
-	}
-	return pulled{image: name, took: took, bytes: bytes}, true
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"headstart.dev/prepull/warm"
 )
 
 func startedPod(uid string, images ...string) *corev1.Pod {
@@ -51,27 +53,22 @@ func TestStartsOfHostilePods(t *testing.T) {
 	require.Empty(t, s.observe(unscheduled, noon))
 }
 
-func TestReadPulled(t *testing.T) {
-	cases := map[string]struct {
-		message string
-		want    pulled
-		ok      bool
-	}{
-		"a pull": {
-			message: `Successfully pulled image "nginx" in 3.8s (4.1s including waiting). Image size: 72099501 bytes.`,
-			want:    pulled{image: "docker.io/library/nginx:latest", took: 3800 * time.Millisecond, bytes: 72099501}, ok: true,
-		},
-		"no pull":       {message: `Container image "nginx" already present on machine`},
-		"no size":       {message: `Successfully pulled image "nginx" in 3.8s (4.1s including waiting). Image size: lots bytes.`},
-		"no duration":   {message: `Successfully pulled image "nginx" in 3.8.8s (4s including waiting). Image size: 1 bytes.`},
-		"no image":      {message: `Successfully pulled image "NO IMAGE" in 3s (4s including waiting). Image size: 1 bytes.`},
-		"an older form": {message: `Successfully pulled image "nginx" in 3.8s`},
+// A model that comes as a volume is most of what a pod pulls.
+func TestImageVolumesAreLearned(t *testing.T) {
+	s := newStarts()
+	pod := startedPod("a", "server:v1")
+	pod.Spec.Volumes = []corev1.Volume{
+		{Name: "model", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "registry.example/model:70b"}}},
+		{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			got, ok := readPulled(tc.message)
-			require.Equal(t, tc.ok, ok)
-			require.Equal(t, tc.want, got)
-		})
-	}
+	waiting := pod.DeepCopy()
+	waiting.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}
+	require.Empty(t, s.observe(stripPod(waiting), noon), "it may still be pulled")
+	require.Equal(t, []start{
+		{node: "n1", image: "registry.example/model:70b", at: noon}, {node: "n1", image: "docker.io/library/server:v1", at: noon},
+	}, s.observe(stripPod(pod), noon))
+	require.Empty(t, s.observe(stripPod(stripPod(pod)), noon))
+	require.Equal(t, []warm.Want{
+		{Name: "docker.io/library/server:v1"}, {Name: "registry.example/model:70b"},
+	}, imagesOf(pod), "a pod whose model is cold does not start warm")
 }

@@ -26,7 +26,7 @@ import (
 // kinds of Kubernetes itself, whose apiVersion a policy may leave out.
 var builtin = map[string]string{
 	"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "ReplicaSet": "apps/v1",
-	"Job": "batch/v1", "CronJob": "batch/v1",
+	"Job": "batch/v1", "CronJob": "batch/v1", "PodTemplate": "v1",
 }
 
 // retryKind is how often a kind that the cluster does not have is looked for again.
@@ -35,11 +35,11 @@ const retryKind = 30 * time.Second
 // requestTimeout bounds one request to the API server.
 const requestTimeout = 10 * time.Second
 
-// sourceKey is one watch: a kind in a namespace ("" for all).
-type sourceKey struct{ apiVersion, kind, namespace string }
+// sourceKey is one watch: a kind in a namespace ("" for all), of which images are read at paths, one a line.
+type sourceKey struct{ apiVersion, kind, namespace, paths string }
 
 func keyOf(s v1alpha1.WorkloadSource) sourceKey {
-	return sourceKey{cmp.Or(s.APIVersion, builtin[s.Kind]), s.Kind, s.Namespace}
+	return sourceKey{cmp.Or(s.APIVersion, builtin[s.Kind]), s.Kind, s.Namespace, strings.Join(s.ImagePaths, "\n")}
 }
 
 // discoverer lists the kinds of one apiVersion.
@@ -95,32 +95,50 @@ func (w *workloads) want(ctx context.Context, keys map[sourceKey]bool) {
 	}
 }
 
-// images returns the images of the workloads that a source chooses, in order of namespace and name. settled is false
-// until the first list has come; the error says why it does not come.
-func (w *workloads) images(from v1alpha1.WorkloadSource) (images []string, settled bool, err error) {
+// found is what a source has.
+type found struct {
+	// images of the workloads, in order of namespace and name.
+	images []string
+	// imageless describes the workloads in which no image is found.
+	imageless []string
+	// settled is false until the first list has come.
+	settled bool
+}
+
+// images returns what the workloads that a source chooses have. The error says why their list does not come.
+func (w *workloads) images(from v1alpha1.WorkloadSource) (found, error) {
 	selector := labels.Everything()
 	if from.Selector != nil {
+		var err error
 		if selector, err = metav1.LabelSelectorAsSelector(from.Selector); err != nil {
-			return nil, true, fmt.Errorf("read selector of %s: %w", from.Kind, err)
+			return found{settled: true}, fmt.Errorf("read selector of %s: %w", from.Kind, err)
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	src := w.sources[keyOf(from)]
 	if src == nil {
-		return nil, false, nil
+		return found{}, nil
 	}
-	var names []string
+	var names, without []string
 	for name, t := range src.objects {
 		if selector.Matches(t.labels) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
+	out := found{settled: src.synced || src.err != nil}
 	for _, name := range names {
-		images = append(images, src.objects[name].images...)
+		images := src.objects[name].images
+		if len(images) == 0 {
+			without = append(without, name)
+		}
+		out.images = append(out.images, images...)
 	}
-	return images, src.synced || src.err != nil, src.err
+	if len(without) > 0 {
+		out.imageless = []string{fmt.Sprintf("%d of kind %s, such as %s", len(without), from.Kind, without[0])}
+	}
+	return out, src.err
 }
 
 // follow feeds one source until ctx ends; a kind that the cluster does not have yet is waited for.
@@ -139,6 +157,11 @@ func (w *workloads) follow(ctx context.Context, key sourceKey, src *source) {
 			return
 		case <-timer.C:
 		}
+	}
+	paths, err := workload.ParsePaths(strings.FieldsFunc(key.paths, func(r rune) bool { return r == '\n' }))
+	if err != nil {
+		w.failed(src, err)
+		return
 	}
 	client := w.client.Resource(gvr).Namespace(key.namespace)
 	lw := &cache.ListWatch{
@@ -161,7 +184,7 @@ func (w *workloads) follow(ctx context.Context, key sourceKey, src *source) {
 	}
 	feed.Run(ctx, gvr.Resource, lw, &unstructured.Unstructured{}, feed.Handler[*unstructured.Unstructured]{
 		Strip: func(obj *unstructured.Unstructured) *unstructured.Unstructured {
-			obj.Object = workload.Strip(obj.Object)
+			obj.Object = workload.Strip(obj.Object, paths...)
 			return obj
 		},
 		Replace: func(list []*unstructured.Unstructured) {

@@ -24,15 +24,15 @@ type stored struct {
 }
 
 type storedImage struct {
-	Name  string        `json:"name"`
-	Bytes int64         `json:"bytes,omitempty"`
-	Pull  time.Duration `json:"pull,omitempty"`
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes,omitempty"`
 	// Counts are [slot, starts, pulls], oldest first.
 	Counts [][3]int64 `json:"counts"`
 }
 
-// storedVersion is of the form above. A window of another version is started afresh: it is statistics, not state.
-const storedVersion = 1
+// storedVersion is of the form above. A window of another version is started afresh: it is statistics, not state. The sizes
+// of eventVersion came from Events, which anybody may write, and are not taken over.
+const storedVersion, eventVersion = 2, 1
 
 // Encode renders the window as of now, gzipped JSON, the same bytes for the same content.
 func (w *Window) Encode(now time.Time) ([]byte, error) {
@@ -40,7 +40,7 @@ func (w *Window) Encode(now time.Time) ([]byte, error) {
 	out := stored{Version: storedVersion, Slot: w.slotSize(), Through: w.through.UTC()}
 	for _, name := range slices.Sorted(maps.Keys(w.images)) {
 		r := w.images[name]
-		img := storedImage{Name: name, Bytes: r.bytes, Pull: r.pull}
+		img := storedImage{Name: name, Bytes: r.bytes}
 		for _, slot := range slices.Sorted(maps.Keys(r.counts)) {
 			c := r.counts[slot]
 			img.Counts = append(img.Counts, [3]int64{slot, c.starts, c.pulls})
@@ -73,7 +73,7 @@ func Decode(data []byte, span time.Duration) (*Window, error) {
 	if err := json.NewDecoder(io.LimitReader(zip, maxDecoded)).Decode(&in); err != nil {
 		return w, fmt.Errorf("decode window: %w", err)
 	}
-	if in.Version != storedVersion || in.Slot < time.Second {
+	if in.Version != storedVersion && in.Version != eventVersion || in.Slot < time.Second {
 		return w, fmt.Errorf("decode window: version %d with slots of %v is not known here", in.Version, in.Slot)
 	}
 	for _, img := range in.Images {
@@ -81,7 +81,9 @@ func Decode(data []byte, span time.Duration) (*Window, error) {
 			continue
 		}
 		r := w.record(img.Name)
-		r.bytes, r.pull = max(img.Bytes, 0), max(img.Pull, 0)
+		if in.Version != eventVersion {
+			r.bytes = max(img.Bytes, 0)
+		}
 		for _, c := range img.Counts {
 			middle := time.Unix(0, c[0]*int64(in.Slot)+int64(in.Slot)/2)
 			slot := w.slot(middle)

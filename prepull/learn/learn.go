@@ -40,13 +40,10 @@ type Window struct {
 	span    time.Duration
 	images  map[string]*record
 	through time.Time
-	// early are measures of images that no pod has started yet: a pull comes before the start.
-	early map[string]record
 }
 
 type record struct {
 	bytes  int64
-	pull   time.Duration
 	counts map[int64]count // by slot
 }
 
@@ -54,7 +51,7 @@ type count struct{ starts, pulls int64 }
 
 // New returns an empty window of the given length, at least a minute.
 func New(span time.Duration) *Window {
-	return &Window{span: max(span, time.Minute), images: map[string]*record{}, early: map[string]record{}}
+	return &Window{span: max(span, time.Minute), images: map[string]*record{}}
 }
 
 // Span is the length of the window.
@@ -85,33 +82,17 @@ func (w *Window) Count(s Start) {
 	}
 }
 
-// Measured tells how large an image is and, where somebody saw it pulled, how long that took. Zero values change
-// nothing. Of an image that no pod has started it is remembered for a while, but not stored.
-func (w *Window) Measured(image string, bytes int64, pull time.Duration) {
-	r := w.images[image]
-	if r == nil {
-		if len(w.early) >= MaxImages {
-			clear(w.early)
-		}
-		if image != "" && len(image) <= MaxName {
-			w.early[image] = record{bytes: max(bytes, 0), pull: max(pull, 0)}
-		}
-		return
-	}
-	if bytes > 0 {
+// Measured tells how large an image is. 0, and an image that no pod has started, change nothing.
+func (w *Window) Measured(image string, bytes int64) {
+	if r := w.images[image]; r != nil && bytes > 0 {
 		r.bytes = bytes
-	}
-	if pull > 0 {
-		r.pull = pull
 	}
 }
 
 func (w *Window) record(image string) *record {
 	r := w.images[image]
 	if r == nil {
-		seen := w.early[image]
-		delete(w.early, image)
-		r = &record{bytes: seen.bytes, pull: seen.pull, counts: map[int64]count{}}
+		r = &record{counts: map[int64]count{}}
 		w.images[image] = r
 	}
 	return r
@@ -128,8 +109,6 @@ type Ranked struct {
 	Starts, Pulls int64
 	// Bytes is the size of the image, 0 while nobody knows it.
 	Bytes int64
-	// Pull is how long the last pull took that somebody saw; 0 when nobody did.
-	Pull time.Duration
 	// Recent is Pulls with those of the present counting whole and older ones less and less.
 	Recent float64
 	// Saved is what having the image on every node saves: Recent x Bytes. An image of unknown size is taken to be as
@@ -144,7 +123,7 @@ func (w *Window) Rank(now time.Time) []Ranked {
 	ranked := make([]Ranked, 0, len(w.images))
 	var known, sum int64
 	for name, r := range w.images {
-		one := Ranked{Image: name, Bytes: r.bytes, Pull: r.pull}
+		one := Ranked{Image: name, Bytes: r.bytes}
 		// In order of time: a sum of fractions depends on it, and a ranking must not.
 		for _, slot := range slices.Sorted(maps.Keys(r.counts)) {
 			if c := r.counts[slot]; slot > oldest {

@@ -37,26 +37,26 @@ func TestRankIsPullsTimesBytes(t *testing.T) {
 	counted(w, "model", monday, 3, 3)
 	counted(w, "web", monday, 50, 40)
 	counted(w, "unknown", monday, 2, 2)
-	w.Measured("sidecar", 20*mib, time.Second)
-	w.Measured("model", 8000*mib, 2*time.Minute)
-	w.Measured("web", 300*mib, 4*time.Second)
-	w.Measured("never started", 9000*mib, 0)
+	w.Measured("sidecar", 20*mib)
+	w.Measured("model", 8000*mib)
+	w.Measured("web", 300*mib)
+	w.Measured("never started", 9000*mib)
 
 	require.Equal(t, []learn.Ranked{
-		{Image: "model", Starts: 3, Pulls: 3, Recent: 3, Bytes: 8000 * mib, Pull: 2 * time.Minute, Saved: 24000 * mib},
-		{Image: "web", Starts: 50, Pulls: 40, Recent: 40, Bytes: 300 * mib, Pull: 4 * time.Second, Saved: 12000 * mib},
+		{Image: "model", Starts: 3, Pulls: 3, Recent: 3, Bytes: 8000 * mib, Saved: 24000 * mib},
+		{Image: "web", Starts: 50, Pulls: 40, Recent: 40, Bytes: 300 * mib, Saved: 12000 * mib},
 		{Image: "unknown", Starts: 2, Pulls: 2, Recent: 2, Saved: 2 * (8320 * mib / 3)},
-		{Image: "sidecar", Starts: 1000, Pulls: 10, Recent: 10, Bytes: 20 * mib, Pull: time.Second, Saved: 200 * mib},
+		{Image: "sidecar", Starts: 1000, Pulls: 10, Recent: 10, Bytes: 20 * mib, Saved: 200 * mib},
 	}, w.Rank(monday))
 }
 
-func TestPullComesBeforeTheStart(t *testing.T) {
+func TestOnlyWhatPodsStartedIsMeasured(t *testing.T) {
 	w := learn.New(168 * time.Hour)
-	for i := range 5000 {
-		w.Measured(fmt.Sprintf("never-started-%d", i), mib, 0)
-	}
-	w.Measured("late", 9*mib, 0)
+	w.Measured("late", 9*mib)
 	counted(w, "late", monday, 1, 1)
+	require.Zero(t, w.Rank(monday)[0].Bytes)
+	w.Measured("late", 9*mib)
+	w.Measured("late", 0)
 	require.Equal(t, int64(9*mib), w.Rank(monday)[0].Bytes)
 	require.Equal(t, []string{"late"}, names(w.Rank(monday)))
 }
@@ -64,10 +64,10 @@ func TestPullComesBeforeTheStart(t *testing.T) {
 func TestReplacedImageSinks(t *testing.T) {
 	w := learn.New(168 * time.Hour)
 	counted(w, "app:v1", monday, 100, 100)
-	w.Measured("app:v1", 100*mib, 0)
+	w.Measured("app:v1", 100*mib)
 	later := monday.Add(48 * time.Hour)
 	counted(w, "app:v2", later, 40, 40)
-	w.Measured("app:v2", 100*mib, 0)
+	w.Measured("app:v2", 100*mib)
 	require.Equal(t, []string{"app:v2", "app:v1"}, names(w.Rank(later)))
 	require.InDelta(t, 25, w.Rank(later)[1].Recent, 0.01, "half for each day")
 }
@@ -75,9 +75,9 @@ func TestReplacedImageSinks(t *testing.T) {
 func TestFitPrefersWhatSavesMostForItsRoom(t *testing.T) {
 	w := learn.New(168 * time.Hour)
 	counted(w, "huge", monday, 5, 5)
-	w.Measured("huge", 9000*mib, 0)
+	w.Measured("huge", 9000*mib)
 	counted(w, "small", monday, 50, 50)
-	w.Measured("small", 100*mib, 0)
+	w.Measured("small", 100*mib)
 	ranked := w.Rank(monday)
 	require.Equal(t, []string{"huge", "small"}, names(ranked))
 	require.Equal(t, []string{"small", "huge"}, names(learn.Fit(ranked)))
@@ -105,7 +105,7 @@ func TestWindowIgnoresWhatIsNoStart(t *testing.T) {
 func TestWindowStaysSmallUnderAFloodOfNames(t *testing.T) {
 	w := learn.New(168 * time.Hour)
 	counted(w, "registry.example/important:v1", monday.Add(84*time.Hour), 100, 100)
-	w.Measured("registry.example/important:v1", 500*mib, 0)
+	w.Measured("registry.example/important:v1", 500*mib)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 5000 {
 		at := monday.Add(time.Duration(random.Int64N(int64(168 * time.Hour))))
@@ -125,7 +125,7 @@ func TestEncodeSurvivesARestart(t *testing.T) {
 	for range 2000 {
 		image := fmt.Sprintf("app-%d", random.IntN(40))
 		w.Count(learn.Start{Image: image, At: monday.Add(time.Duration(random.Int64N(int64(100 * time.Hour)))), First: random.IntN(3) == 0})
-		w.Measured(image, random.Int64N(500*mib), time.Duration(random.IntN(9000))*time.Millisecond)
+		w.Measured(image, random.Int64N(500*mib))
 	}
 	now := monday.Add(100 * time.Hour)
 	data, err := w.Encode(now)
@@ -186,14 +186,14 @@ func TestDecodeStartsAfreshOnWhatIsNoWindow(t *testing.T) {
 func TestWriteTable(t *testing.T) {
 	w := learn.New(168 * time.Hour)
 	counted(w, "model:v1", monday, 3, 3)
-	w.Measured("model:v1", 8000*mib+12345, 2*time.Minute)
+	w.Measured("model:v1", 8000*mib+12345)
 	counted(w, "web:v1", monday, 3, 0)
 	var out bytes.Buffer
 	require.NoError(t, learn.WriteTable(&out, w.Rank(monday), 1))
 	require.Equal(t, strings.Join([]string{
-		"   IMAGE     STARTS  PULLS  SIZE    PULL TIME  SAVED",
-		"*  model:v1  3       3      8000Mi  2m0s       24000Mi",
-		"   web:v1    3       0      ?       -          ?",
+		"   IMAGE     STARTS  PULLS  SIZE    SAVED",
+		"*  model:v1  3       3      8000Mi  24000Mi",
+		"   web:v1    3       0      ?       ?",
 		"",
 	}, "\n"), out.String())
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
-	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -24,13 +23,13 @@ func ConfigMapName(policy string) string { return configMapPrefix + policy }
 // WriteTable prints the first top images of a ranking for a person, with a star at each that is among the prepulled.
 func WriteTable(out io.Writer, ranked []Ranked, top int) error {
 	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tab, "\tIMAGE\tSTARTS\tPULLS\tSIZE\tPULL TIME\tSAVED")
+	fmt.Fprintln(tab, "\tIMAGE\tSTARTS\tPULLS\tSIZE\tSAVED")
 	for i, r := range ranked {
 		mark := ""
 		if i < top {
 			mark = "*"
 		}
-		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", mark, r.Image, r.Starts, r.Pulls, known(r.Bytes), seconds(r.Pull), known(r.Saved))
+		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\n", mark, r.Image, r.Starts, r.Pulls, known(r.Bytes), known(r.Saved))
 	}
 	if err := tab.Flush(); err != nil {
 		return fmt.Errorf("print ranking: %w", err)
@@ -50,11 +49,4 @@ func known(bytes int64) string {
 		bytes = bytes >> 20 << 20
 	}
 	return resource.NewQuantity(bytes, resource.BinarySI).String()
-}
-
-func seconds(d time.Duration) string {
-	if d == 0 {
-		return "-"
-	}
-	return d.Round(100 * time.Millisecond).String()
 }

@@ -116,6 +116,33 @@ type PrepullPolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') || duration(self) >= duration('10s')",message="resolveInterval must be at least 10s, because each lookup is a request to the registry"
 	// +optional
 	ResolveInterval *metav1.Duration `json:"resolveInterval,omitempty"`
+
+	// imagePullSecrets are Secrets of type kubernetes.io/dockerconfigjson with which the controller looks the images up, beside
+	// the credentials of its cloud. It reads them by name, so it must have been granted get on each; nodes pull with their own
+	// credentials.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +optional
+	ImagePullSecrets []ObjectRef `json:"imagePullSecrets,omitempty"`
+
+	// serviceAccounts add the imagePullSecrets of these ServiceAccounts.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +optional
+	ServiceAccounts []ObjectRef `json:"serviceAccounts,omitempty"`
+}
+
+// ObjectRef names an object in a namespace.
+type ObjectRef struct {
+	// namespace of the object.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+
+	// name of the object.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
 }
 
 // Mode says how an image comes to a node.
@@ -153,7 +180,7 @@ type Image struct {
 
 // WorkloadSource names workloads that have a pod template.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.apiVersion) || self.kind in ['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Job', 'CronJob']",message="apiVersion is known for Deployment, StatefulSet, DaemonSet, ReplicaSet, Job and CronJob only: set it, for example argoproj.io/v1alpha1 for kind Rollout"
+// +kubebuilder:validation:XValidation:rule="has(self.apiVersion) || self.kind in ['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Job', 'CronJob', 'PodTemplate']",message="apiVersion is known for Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob and PodTemplate only: set it, for example argoproj.io/v1alpha1 for kind Rollout"
 type WorkloadSource struct {
 	// apiVersion of the kind; may be left out for the kinds of Kubernetes itself.
 	// +kubebuilder:validation:MaxLength=253
@@ -161,7 +188,8 @@ type WorkloadSource struct {
 	// +optional
 	APIVersion string `json:"apiVersion,omitempty"`
 
-	// kind is Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, or any other that holds a pod template.
+	// kind is Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, PodTemplate, or any other that holds a pod
+	// template.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Kind string `json:"kind"`
@@ -174,6 +202,15 @@ type WorkloadSource struct {
 	// selector chooses workloads by their own labels. Absent or empty: all of the namespace.
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+
+	// imagePaths are JSONPaths to the images of a kind that has no pod template, such as {.spec.driver.image} of a
+	// SparkApplication or {.spec.templates[*].container.image} of a Workflow. They add to what the pod templates name.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	// +listType=atomic
+	// +optional
+	ImagePaths []string `json:"imagePaths,omitempty"`
 }
 
 // Learn adds the images that pods really started with, ranked by the bytes that having them saves: the pulls that they

@@ -10,7 +10,8 @@ const (
 	// ConditionResolved is False when the controller could not look up an image in its registry. Nodes then pull that
 	// image by its tag, with their own credentials.
 	ConditionResolved = "Resolved"
-	// ConditionComplete is False when an image was left out.
+	// ConditionComplete is False when an image was left out, and Unknown while the size of one is not known, or a workload
+	// names its images where they are not looked for.
 	ConditionComplete = "Complete"
 	// ConditionReady is True when every node that should have the images has them.
 	ConditionReady = "Ready"
@@ -25,6 +26,8 @@ const (
 	ReasonResolveFailed = "ResolveFailed"
 	ReasonAllFit        = "AllFit"
 	ReasonLeftOut       = "LeftOut"
+	ReasonSizeUnknown   = "SizeUnknown"
+	ReasonImagesUnknown = "ImagesUnknown"
 	ReasonAllNodes      = "AllNodes"
 	ReasonNoNodes       = "NoNodes"
 	ReasonNoImages      = "NoImages"
@@ -92,6 +95,10 @@ type ImageStatus struct {
 	Digest string `json:"digest,omitempty"`
 	// bytes is its size as the kubelet reports it (compressed layers); 0 while it is unknown.
 	Bytes int64 `json:"bytes"`
+	// reported says that the registry told nothing, and that digest and bytes are what nodes that have the image report.
+	// Nodes then pull by the tag.
+	// +optional
+	Reported bool `json:"reported,omitempty"`
 	// nodes is how many of the policy's nodes have it.
 	Nodes int32 `json:"nodes"`
 	// priority orders pulls on a node: higher first.

@@ -6,6 +6,8 @@ package workload
 import (
 	"maps"
 	"slices"
+
+	"k8s.io/client-go/util/jsonpath"
 )
 
 // Bounds on one object. Whoever may create a workload chooses its content, so none of it may cost the cluster more than
@@ -16,15 +18,23 @@ const (
 	maxNameSize = 512
 )
 
-// Images returns the image references under the object's spec, each once, in order of first appearance within a pod
-// template (init containers, containers, ephemeral containers, image volumes). An object without a pod template has
-// none. References are as the author wrote them.
+// Images returns the image references of the object, each once, in order of first appearance within a pod template (init
+// containers, containers, ephemeral containers, image volumes), and then those that paths lead to. An object without
+// either has none. References are as the author wrote them.
 //
-// A pod template is recognised by its form: a map with a list "containers" whose entries have an image. That is the form
-// that every kind with a pod template has, at whatever path.
-func Images(object map[string]any) []string {
+// A pod template is recognised by its form: a map with a list "containers" whose entries have an image, which every kind
+// with a pod template has, at whatever path; or a map "container" or "script" that has an image, as the steps of an Argo
+// Workflow. What the object says of itself (metadata, status) is not looked at.
+func Images(object map[string]any, paths ...*jsonpath.JSONPath) []string {
 	var c collector
-	c.walk(object["spec"], 0)
+	for _, key := range sortedKeys(object) {
+		switch key {
+		case "apiVersion", "kind", "metadata", "status":
+		default:
+			c.walk(object[key], 0)
+		}
+	}
+	c.at(paths, object)
 	return c.images
 }
 
@@ -40,6 +50,8 @@ func (c *collector) walk(value any, depth int) {
 			c.podSpec(v)
 			return
 		}
+		c.add(field(v["container"], "image"))
+		c.add(field(v["script"], "image"))
 		for _, key := range sortedKeys(v) {
 			c.walk(v[key], depth+1)
 		}
@@ -110,7 +122,7 @@ func sortedKeys(m map[string]any) []string {
 
 // Strip drops from an object all that Images does not read, so that a cache of many workloads stays small. It changes
 // the object and returns it; metadata keeps its name, namespace, uid, resourceVersion and labels.
-func Strip(object map[string]any) map[string]any {
+func Strip(object map[string]any, paths ...*jsonpath.JSONPath) map[string]any {
 	kept := map[string]any{"apiVersion": object["apiVersion"], "kind": object["kind"]}
 	if meta, ok := object["metadata"].(map[string]any); ok {
 		small := map[string]any{}
@@ -122,7 +134,7 @@ func Strip(object map[string]any) map[string]any {
 		kept["metadata"] = small
 	}
 	containers := []any{}
-	for _, image := range Images(object) {
+	for _, image := range Images(object, paths...) {
 		containers = append(containers, map[string]any{"image": image})
 	}
 	if len(containers) > 0 {

@@ -48,6 +48,14 @@ spec:
 			object: `{spec: {leaderWorkerTemplate: {leaderTemplate: {spec: {containers: [{image: l:1}]}}, workerTemplate: {spec: {containers: [{image: w:1}]}}}}}`,
 			want:   []string{"l:1", "w:1"},
 		},
+		"a PodTemplate, which CapacityBuffers and Kueue name": {
+			object: `{kind: PodTemplate, metadata: {name: x}, template: {metadata: {name: y}, spec: {containers: [{image: app:1}]}}}`,
+			want:   []string{"app:1"},
+		},
+		"the steps of an Argo Workflow": {
+			object: `{kind: Workflow, spec: {templates: [{container: {image: step:1}}, {script: {image: python:3}}, {dag: {tasks: []}}, {containerSet: {containers: [{image: set:1}]}}]}}`,
+			want:   []string{"step:1", "python:3", "set:1"},
+		},
 		"ephemeral containers of a pod": {
 			object: `{kind: Pod, spec: {containers: [{image: app:1}], ephemeralContainers: [{image: debug:1}]}}`,
 			want:   []string{"app:1", "debug:1"},
@@ -104,4 +112,31 @@ func parse(t *testing.T, text string) map[string]any {
 	var object map[string]any
 	require.NoError(t, yaml.Unmarshal([]byte(text), &object))
 	return object
+}
+
+func TestImagesAtPaths(t *testing.T) {
+	const spark = `{kind: SparkApplication, spec: {image: spark:4, driver: {image: driver:1}, executor: {instances: 3, image: null}, deps: {jars: [a, b]}}, status: {image: old:1}}`
+	cases := map[string]struct {
+		paths []string
+		want  []string
+	}{
+		"no path":                    {nil, nil},
+		"with and without braces":    {[]string{"{.spec.image}", "spec.driver.image", ".spec.image"}, []string{"spark:4", "driver:1"}},
+		"what is not there":          {[]string{"{.spec.executor.image}", "{.spec.driver.image}"}, []string{"driver:1"}},
+		"what is no text":            {[]string{"{.spec.executor.instances}", "{.spec.driver}"}, nil},
+		"each of a list, or of all":  {[]string{"{.spec.deps.jars[*]}", "{.spec.*.image}"}, []string{"a", "b", "driver:1"}},
+		"another form than expected": {[]string{"{.spec.image[0].name}"}, nil},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			var object map[string]any
+			require.NoError(t, yaml.Unmarshal([]byte(spark), &object))
+			paths, err := workload.ParsePaths(tc.paths)
+			require.NoError(t, err)
+			require.Equal(t, tc.want, workload.Images(object, paths...))
+			require.Equal(t, tc.want, workload.Images(workload.Strip(object, paths...)), "what is kept says the same")
+		})
+	}
+	_, err := workload.ParsePaths([]string{"{.spec.image", "{.ok}"})
+	require.ErrorContains(t, err, `read imagePaths "{.spec.image"`)
 }

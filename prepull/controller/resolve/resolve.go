@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"headstart.dev/prepull/budget"
 )
@@ -35,9 +36,19 @@ type Image struct {
 	Layers []budget.Layer
 }
 
+// Bytes is the size of all layers, 0 where it is not known.
+func (i Image) Bytes() int64 {
+	var sum int64
+	for _, layer := range i.Layers {
+		sum += max(layer.Bytes, 0)
+	}
+	return sum
+}
+
 // Config of a Registry; the zero value is ready for use.
 type Config struct {
-	// Keychain brings credentials; nil means those of the docker config of the process, else anonymous.
+	// Keychain brings the process's own credentials; nil means those of its docker config, else anonymous. One with a method
+	// Trouble is asked why it had none when a registry refuses.
 	Keychain authn.Keychain
 	// Timeout bounds one lookup; 0 means 10s.
 	Timeout time.Duration
@@ -71,32 +82,71 @@ func New(cfg Config) *Registry {
 }
 
 // Resolve looks up a normalised name for Linux nodes of the given architecture (amd64, arm64). A registry on a loopback
-// address is asked by plain HTTP.
-func (r *Registry) Resolve(ctx context.Context, ref, arch string) (Image, error) {
+// address is asked by plain HTTP. What logins hold is tried first, in their order, and then the process's own credentials,
+// until one is not refused.
+func (r *Registry) Resolve(ctx context.Context, ref, arch string, logins ...authn.Authenticator) (Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return Image{}, fmt.Errorf("parse image %q: %w", ref, err)
 	}
-	desc, err := remote.Get(parsed,
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(r.keychain), remote.WithTransport(r.transport),
+	options := make([]remote.Option, 0, len(logins)+1)
+	for _, login := range logins {
+		options = append(options, remote.WithAuth(login))
+	}
+	options = append(options, remote.WithAuthFromKeychain(r.keychain))
+	for _, credentials := range options {
+		found, tried := r.resolve(ctx, parsed, arch, credentials)
+		if tried == nil {
+			return found, nil
+		}
+		if err = tried; !refused(err) {
+			break
+		}
+	}
+	why := problem(err)
+	if errors.Is(err, errNoPlatform) {
+		why = errNoPlatform
+	}
+	if trouble := r.trouble(parsed); refused(err) && trouble != nil {
+		why = fmt.Errorf("%w; %w", why, trouble)
+	}
+	return Image{}, fmt.Errorf("look up image %q for linux/%s: %w", ref, arch, why)
+}
+
+// refused says whether a registry wants other credentials. Some say of what one may not see that it is not there.
+func refused(err error) bool {
+	answer, ok := errors.AsType[*transport.Error](err)
+	return ok && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusNotFound)
+}
+
+// trouble is why the process has no credentials for a registry, where it should.
+func (r *Registry) trouble(ref name.Reference) error {
+	if k, ok := r.keychain.(interface{ Trouble(registry string) error }); ok {
+		return k.Trouble(ref.Context().RegistryStr())
+	}
+	return nil
+}
+
+func (r *Registry) resolve(ctx context.Context, ref name.Reference, arch string, credentials remote.Option) (Image, error) {
+	desc, err := remote.Get(ref,
+		remote.WithContext(ctx), credentials, remote.WithTransport(r.transport),
 		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: arch}), remote.WithRetryBackoff(remote.Backoff{Duration: 100 * time.Millisecond, Factor: 3, Steps: 3}))
 	if err != nil {
-		return Image{}, fmt.Errorf("look up image %q: %w", ref, problem(err))
+		return Image{}, err
 	}
 	out := Image{Digest: desc.Digest.String()}
 	img, err := desc.Image()
 	if err != nil {
-		why := problem(err)
-		if errors.Is(why, errUnreadable) {
-			why = errNoPlatform
+		if errors.Is(problem(err), errUnreadable) {
+			return Image{}, errNoPlatform
 		}
-		return Image{}, fmt.Errorf("look up image %q for linux/%s: %w", ref, arch, why)
+		return Image{}, err
 	}
 	manifest, err := img.Manifest()
 	if err != nil {
-		return Image{}, fmt.Errorf("read manifest of image %q: %w", ref, problem(err))
+		return Image{}, err
 	}
 	for _, layer := range manifest.Layers {
 		out.Layers = append(out.Layers, budget.Layer{Digest: layer.Digest.String(), Bytes: layer.Size})

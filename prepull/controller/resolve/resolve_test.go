@@ -2,6 +2,7 @@ package resolve_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -146,4 +148,37 @@ func TestNothingOfAnAnswerIsPassedOn(t *testing.T) {
 			require.NotContains(t, err.Error(), "hunter2")
 		})
 	}
+}
+
+// keyless is a process without an identity in the registry's cloud.
+type keyless struct{}
+
+func (keyless) Resolve(authn.Resource) (authn.Authenticator, error) { return authn.Anonymous, nil }
+func (keyless) Trouble(registry string) error {
+	return fmt.Errorf("no credentials for %s", registry)
+}
+
+func TestLoginsAreTriedInTurn(t *testing.T) {
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, _, _ := r.BasicAuth()
+		// Each account sees its own repository.
+		if team := strings.TrimPrefix(r.URL.Path, "/v2/"); team != "" && !strings.HasPrefix(team, user+"/") || user == "" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	image, err := random.Image(100, 1)
+	require.NoError(t, err)
+	login := func(user string) authn.Authenticator { return &authn.Basic{Username: user, Password: "p4ss"} }
+	push(t, host+"/b/app:v1", func(ref name.Reference) error { return remote.Write(ref, image, remote.WithAuth(login("b"))) })
+	r := resolve.New(resolve.Config{Keychain: keyless{}, Loopback: true})
+	got, err := r.Resolve(t.Context(), host+"/b/app:v1", "amd64", login("a"), login("b"))
+	require.NoError(t, err)
+	require.NotEmpty(t, got.Digest)
+	_, err = r.Resolve(t.Context(), host+"/b/app:v1", "amd64", login("a"))
+	require.ErrorContains(t, err, "no credentials for "+host)
+	require.NotContains(t, err.Error(), "p4ss")
 }

@@ -190,8 +190,8 @@ func (w *week) serve(r *result, v *view, disks []*disk, s start, count bool) {
 	}
 	v.window.Count(learn.Start{Image: img.name, At: s.at, First: s.first})
 	v.byStarts.Count(learn.Start{Image: img.name, At: s.at, First: true})
-	v.window.Measured(img.name, img.bytes, 0)
-	v.byStarts.Measured(img.name, img.bytes, 0)
+	v.window.Measured(img.name, img.bytes)
+	v.byStarts.Measured(img.name, img.bytes)
 	if s.at.Before(w.begin.Add(9 * time.Hour)) {
 		v.first[s.image]++
 	}

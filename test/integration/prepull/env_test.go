@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,11 +45,11 @@ func newRegistry() *registry {
 	return &registry{moved: map[string]int{}, broken: map[string]bool{}, sizes: map[string]int64{}, lookups: map[string]int{}}
 }
 
-func (r *registry) Resolve(_ context.Context, name, _ string) (resolve.Image, error) {
+func (r *registry) Resolve(_ context.Context, name, _ string, logins ...authn.Authenticator) (resolve.Image, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lookups[name]++
-	if r.broken[name] {
+	if r.broken[name] && len(logins) == 0 {
 		return resolve.Image{}, fmt.Errorf("look up image %q: unauthorized", name)
 	}
 	dgst := digestOf(name, r.moved[name])

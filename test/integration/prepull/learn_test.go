@@ -16,8 +16,8 @@ import (
 	"headstart.dev/prepull/v1alpha1"
 )
 
-// start runs a pod as a kubelet reports it, and tells of its pull.
-func (c *cluster) start(node, image string, pulled time.Duration, bytes int64) {
+// start runs a pod as a kubelet reports it.
+func (c *cluster) start(node, image string) {
 	c.t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "learn-", Namespace: "default"},
@@ -28,13 +28,16 @@ func (c *cluster) start(node, image string, pulled time.Duration, bytes int64) {
 	pod.Status.StartTime = &now
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}}
 	require.NoError(c.t, c.Status().Update(c.t.Context(), pod))
-	if pulled == 0 {
-		return
-	}
+}
+
+// forge writes an Event as anybody may who has a namespace.
+func (c *cluster) forge(image string, bytes int64) {
+	c.t.Helper()
 	c.create(&corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "pulled-", Namespace: "default"}, Reason: "Pulled", Type: corev1.EventTypeNormal,
-		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod.Name, UID: pod.UID},
-		Message:        fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.", image, pulled, pulled, bytes),
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "any"},
+		Source:         corev1.EventSource{Component: "kubelet"}, ReportingController: "kubelet",
+		Message: fmt.Sprintf("Successfully pulled image %q in 9s (9s including waiting). Image size: %d bytes.", image, bytes),
 	})
 }
 
@@ -59,34 +62,39 @@ func TestLearnsWhatPodsStartWith(t *testing.T) {
 	nodes := c.nodes(2)
 	c.node("not-"+nodes[0], map[string]string{"test": "another"})
 	// Started before there is a policy: what runs is the first that can be learned.
-	c.start(nodes[0], "big:v1", 9*time.Second, 900*mib)
-	stop := startController(t, controller.Config{Resolver: newRegistry()})
+	c.start(nodes[0], "big:v1")
+	reg := newRegistry()
+	reg.sizes["docker.io/library/big:v1"], reg.sizes["docker.io/library/small:v1"] = 900*mib, 10*mib
+	stop := startController(t, controller.Config{Resolver: reg})
 	c.policy("learner", v1alpha1.PrepullPolicySpec{NodeSelector: selecting(t), Learn: &v1alpha1.Learn{Top: 2}})
 	c.eventually("learner", "what runs already is learned", func(s v1alpha1.PrepullPolicyStatus) bool {
 		return strings.Join(names(s), " ") == "big:v1" && s.Images[0].Source == v1alpha1.SourceLearned
 	})
 	for range 3 {
-		c.start(nodes[0], "small:v1", time.Second, 10*mib)
+		c.start(nodes[0], "small:v1")
 	}
-	c.start(nodes[1], "small:v1", time.Second, 10*mib)
-	c.start("not-"+nodes[0], "elsewhere:v1", time.Second, 5000*mib)
+	c.start(nodes[1], "small:v1")
+	c.start("not-"+nodes[0], "elsewhere:v1")
 	c.eventually("learner", "the top two, the one that saves most first", func(s v1alpha1.PrepullPolicyStatus) bool {
 		return strings.Join(names(s), " ") == "big:v1 small:v1"
 	})
-	require.True(t, poll(t, func() bool { return c.ranking("learner")["big:v1"].Starts == 1 }), "it is stored soon")
+	// What anybody says of an image's size changes nothing.
+	c.forge("small:v1", 1<<50)
+	c.forge("elsewhere:v1", 1<<50)
+	require.True(t, poll(t, func() bool { return c.ranking("learner")["big:v1"].Bytes == 900*mib }), "it is stored soon, with what the registry says")
 	stop()
 	stored := c.ranking("learner")
 	require.Len(t, stored, 2, "pods on nodes of others are not counted")
 	require.Equal(t, int64(4), stored["small:v1"].Starts)
 	require.Equal(t, int64(2), stored["small:v1"].Pulls, "the first on each node")
 	require.Equal(t, int64(900*mib), stored["big:v1"].Bytes)
-	require.Equal(t, 9*time.Second, stored["big:v1"].Pull)
+	require.Equal(t, int64(10*mib), stored["small:v1"].Bytes)
 
-	stop = startController(t, controller.Config{Resolver: newRegistry()})
+	stop = startController(t, controller.Config{Resolver: reg})
 	// Starts are known to the second: one in the second of the last that is stored would be taken for that.
 	last := time.Now().Unix()
 	require.True(t, poll(t, func() bool { return time.Now().Unix() > last }))
-	c.start(nodes[1], "big:v1", 0, 0)
+	c.start(nodes[1], "big:v1")
 	require.True(t, poll(t, func() bool { return c.ranking("learner")["big:v1"].Starts == 2 }), "learning goes on")
 	stop()
 	after := c.ranking("learner")

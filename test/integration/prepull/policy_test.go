@@ -119,6 +119,72 @@ func TestUnresolvedImagesArePulledByTag(t *testing.T) {
 	condition := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionResolved)
 	require.Equal(t, v1alpha1.ReasonResolveFailed, condition.Reason)
 	require.Contains(t, condition.Message, `look up image "docker.io/library/private:v1": unauthorized`)
+	complete := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionComplete)
+	require.Equal(t, metav1.ConditionUnknown, complete.Status, "nobody knows what it takes")
+	require.Equal(t, v1alpha1.ReasonSizeUnknown, complete.Reason)
+}
+
+// What a registry does not tell, nodes that have the image do; they go on pulling it by its tag.
+func TestNodesTellWhatTheRegistryDoesNot(t *testing.T) {
+	c := newCluster(t)
+	node := c.nodes(1)[0]
+	reg := newRegistry()
+	reg.broken["registry.example/private:v1"] = true
+	patch := `{"status":{"images":[{"names":["registry.example/private:v1","registry.example/private@sha256:abcd"],"sizeBytes":314572800}]}}`
+	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	require.NoError(t, c.Status().Patch(t.Context(), object, client.RawPatch("application/merge-patch+json", []byte(patch))))
+	c.publish(node, prepull.Inventory{Warm: []prepull.InventoryImage{{Name: "registry.example/private:v1", Digest: "abcd"}}})
+	startController(t, controller.Config{Resolver: reg})
+	limit := resource.MustParse("100Mi")
+	c.policy("told", v1alpha1.PrepullPolicySpec{NodeSelector: selecting(t), Images: []v1alpha1.Image{{Image: "registry.example/private:v1"}}})
+	status := c.eventually("told", "the node tells size and digest", func(s v1alpha1.PrepullPolicyStatus) bool {
+		return len(s.Images) == 1 && s.Images[0].Bytes == 300*mib && reason(s, v1alpha1.ConditionComplete) == v1alpha1.ReasonAllFit
+	})
+	require.True(t, status.Images[0].Reported)
+	require.Equal(t, "sha256:abcd", status.Images[0].Digest)
+	require.Equal(t, v1alpha1.ReasonResolveFailed, reason(status, v1alpha1.ConditionResolved))
+	require.EqualValues(t, 1, status.Nodes.Ready)
+	c.policy("tight-told", v1alpha1.PrepullPolicySpec{NodeSelector: selecting(t), MaxBytes: &limit, Images: []v1alpha1.Image{{Image: "registry.example/private:v1"}}})
+	c.eventually("tight-told", "maxBytes bounds it", func(s v1alpha1.PrepullPolicyStatus) bool {
+		return reason(s, v1alpha1.ConditionComplete) == v1alpha1.ReasonLeftOut
+	})
+}
+
+// A Secret is read by its name, with the right that a Role gives, and shows nowhere.
+func TestPullSecretsAreForLookups(t *testing.T) {
+	c := newCluster(t)
+	reg := newRegistry()
+	reg.broken["registry.example/private:v1"] = true
+	startController(t, controller.Config{Resolver: reg})
+	c.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
+	c.create(&corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "registry"}, Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{"registry.example":{"username":"u","password":"t0psecret"}}}`)},
+	})
+	spec := v1alpha1.PrepullPolicySpec{NodeSelector: selecting(t), Images: []v1alpha1.Image{{Image: "registry.example/private:v1"}}}
+	spec.ImagePullSecrets = []v1alpha1.ObjectRef{{Namespace: "shop", Name: "registry"}}
+	policy := c.policy("secret", spec)
+	status := c.eventually("secret", "the right is missing", func(s v1alpha1.PrepullPolicyStatus) bool {
+		return reason(s, v1alpha1.ConditionResolved) == v1alpha1.ReasonResolveFailed
+	})
+	message := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionResolved).Message
+	require.Contains(t, message, "read Secret shop/registry")
+	require.NotContains(t, message, "t0psecret")
+
+	for _, object := range mustRead(t, "../../../deploy/examples/pull-secret.yaml") {
+		c.create(object)
+	}
+	require.NoError(t, c.Patch(t.Context(), policy, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"pin":false}}`))))
+	c.eventually("secret", "the registry answers", func(s v1alpha1.PrepullPolicyStatus) bool {
+		return reason(s, v1alpha1.ConditionResolved) == v1alpha1.ReasonAllResolved
+	})
+}
+
+func mustRead(t *testing.T, file string) []*unstructured.Unstructured {
+	t.Helper()
+	objects, err := readObjects(file)
+	require.NoError(t, err)
+	return objects
 }
 
 func TestWhatDoesNotFitIsNamed(t *testing.T) {
