@@ -15,7 +15,8 @@ type WarmPoolBackend string
 
 // The backends. PausePods works with every autoscaler: real pods preempt the pool's. CapacityBuffer drives an
 // autoscaling.x-k8s.io/v1beta1 object and needs Karpenter's or Cluster Autoscaler's feature gate. StaticNodePool drives
-// spec.replicas of an existing static Karpenter NodePool; one replica is then one free node.
+// spec.replicas of an existing static Karpenter NodePool, which lets the pool do so by the annotation
+// headstart.dev/warm-pool: <namespace>/<name>; one replica is then one free node.
 const (
 	BackendPausePods      WarmPoolBackend = "PausePods"
 	BackendCapacityBuffer WarmPoolBackend = "CapacityBuffer"
@@ -32,6 +33,7 @@ const DefaultPriorityClassName = "headstart-warm-pool"
 // +kubebuilder:validation:XValidation:rule="self.min <= self.max",message="min must not be above max: lower min or raise max"
 // +kubebuilder:validation:XValidation:rule="!has(self.adaptive) || !has(self.adaptive.costPerMiss) || (has(self.budget) && has(self.budget.costPerReplicaHour))",message="adaptive.costPerMiss needs budget.costPerReplicaHour: the quantile is derived from both"
 // +kubebuilder:validation:XValidation:rule="self.backend != 'StaticNodePool' || (has(self.template) && has(self.template.nodeSelector) && 'karpenter.sh/nodepool' in self.template.nodeSelector)",message="backend StaticNodePool needs template.nodeSelector['karpenter.sh/nodepool']: the static NodePool to scale"
+// +kubebuilder:validation:XValidation:rule="!has(self.percent) || has(self.shape.scalableRef)",message="percent needs shape.scalableRef: it is a share of that workload's replicas"
 type WarmPoolSpec struct {
 	// backend keeps the capacity there.
 	// +kubebuilder:default=PausePods
@@ -53,6 +55,12 @@ type WarmPoolSpec struct {
 	// +kubebuilder:validation:Maximum=10000
 	// +required
 	Max int32 `json:"max"`
+	// percent is a size as a share of the replicas that shape.scalableRef's workload is to have, rounded up. The largest of
+	// all inputs wins.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	Percent *int32 `json:"percent,omitempty"`
 	// schedules are floors at certain times. Where they overlap the largest wins.
 	// +listType=map
 	// +listMapKey=name
@@ -98,7 +106,10 @@ type ScalableRef struct {
 	Name string `json:"name"`
 }
 
-// WarmPoolTemplate says where replicas go.
+// WarmPoolTemplate says where replicas go and what else their pods have. Where shape.scalableRef names a workload, what is
+// left out is taken from its pods, but for labels and annotations: a replica must not be taken for one of them.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.labels) || !self.labels.exists(k, k == 'headstart.dev/warm-pool')",message="labels must leave out headstart.dev/warm-pool: the pool's replicas are known by it"
 type WarmPoolTemplate struct {
 	// nodeSelector of the replicas: that of the workloads the pool is for.
 	// +kubebuilder:validation:MaxProperties=32
@@ -119,6 +130,35 @@ type WarmPoolTemplate struct {
 	// +kubebuilder:validation:MaxLength=512
 	// +optional
 	Image string `json:"image,omitempty"`
+	// affinity of the replicas. Taken from a workload, what its pods want of each other is what replicas want of each other.
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+	// topologySpreadConstraints of the replicas.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
+	// labels of the pause pods, beside headstart.dev/warm-pool.
+	// +kubebuilder:validation:MaxProperties=32
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+	// annotations of the pause pods.
+	// +kubebuilder:validation:MaxProperties=32
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// schedulerName of the pause pods.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	SchedulerName string `json:"schedulerName,omitempty"`
+	// imagePullSecrets of the pause pods.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+	// runtimeClassName of the pause pods.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	RuntimeClassName *string `json:"runtimeClassName,omitempty"`
 }
 
 // WarmPoolSchedule is a floor between two times. start and end are wall-clock times of timeZone: a time that daylight
@@ -298,6 +338,7 @@ type WarmPoolChange struct {
 // +kubebuilder:printcolumn:name="Next",type=date,JSONPath=`.status.nextChange.time`
 // +kubebuilder:printcolumn:name="Why",type=string,priority=1,JSONPath=`.status.reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63",message="the pool's name is a label's value on its replicas: shorten it to 63 characters"
 type WarmPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

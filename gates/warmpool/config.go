@@ -26,7 +26,9 @@ const (
 
 // Config is what a pool's size depends on besides demand and time.
 type Config struct {
-	Min, Max  int32
+	Min, Max int32
+	// Percent is a share of the workload's replicas; 0 where the user gave none.
+	Percent   int32
 	Schedules []Schedule
 	// Adaptive is nil where the size does not follow demand.
 	Adaptive *Adaptive
@@ -51,6 +53,12 @@ func NewConfig(spec v1alpha1.WarmPoolSpec) (Config, error) {
 	var errs []error
 	if spec.Min < 0 || spec.Max < spec.Min {
 		errs = append(errs, fmt.Errorf("min %d, max %d: want 0 <= min <= max", spec.Min, spec.Max))
+	}
+	if spec.Percent != nil {
+		cfg.Percent = *spec.Percent
+		if cfg.Percent < 0 || spec.Shape.ScalableRef == nil {
+			errs = append(errs, fmt.Errorf("percent %d: want a share of the replicas of shape.scalableRef, which must be set", cfg.Percent))
+		}
 	}
 	for _, s := range spec.Schedules {
 		schedule, err := NewSchedule(s.Name, s.Start, s.End, s.TimeZone, s.Min)

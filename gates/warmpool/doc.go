@@ -7,9 +7,9 @@
 //
 // Precedence, from weak to strong:
 //
-//	min, schedule floors, adaptive size, gated pods   the largest of them is wanted
-//	max                                               never more
-//	budget                                            never more than it pays for
+//	min, percent, schedule floors, adaptive size, gated pods   the largest of them is wanted
+//	max                                                        never more
+//	budget                                                     never more than it pays for
 //
 // So a floor that max or budget does not allow is not reached, and the Decision says so.
 //

@@ -119,9 +119,9 @@ func (s *Sizer) instants(now time.Time, lead time.Duration, f *forecast) []time.
 			out = append(out, h.Until)
 		}
 		hour := now.Truncate(time.Hour)
-		for range 24 {
+		for range 25 {
+			out = append(out, hour, hour.Add(drift), hour.Add(-lead-drift))
 			hour = hour.Add(time.Hour)
-			out = append(out, hour, hour.Add(-lead))
 		}
 	}
 	out = slices.DeleteFunc(out, func(t time.Time) bool { return !t.After(now) || t.After(f.known) })

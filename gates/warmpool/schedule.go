@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 	"time"
+	_ "time/tzdata" // images hold no zones; whoever can read a schedule knows them
 
 	"github.com/robfig/cron/v3"
 )
@@ -75,6 +76,10 @@ func newWallClock(expr string, loc *time.Location) (wallClock, error) {
 	}
 	if strings.HasPrefix(expr, "@every") {
 		return wallClock{}, errors.New("@every has no start: write times")
+	}
+	expr, err := plainCron(expr)
+	if err != nil {
+		return wallClock{}, err
 	}
 	spec, err := cron.ParseStandard(expr)
 	if err != nil {

@@ -31,10 +31,13 @@ type Decision struct {
 	Adaptive int32
 	// Gated is what gated pods wait for.
 	Gated int32
+	// Share is what a share of the workload's replicas asks for.
+	Share int32
 	Limit Limit
 
 	schedule string
 	min, max int32
+	percent  int32
 }
 
 // Change is a size that the pool will have at a later time if demand does not change.
@@ -57,6 +60,7 @@ type Sizer struct {
 	held   []Held               // descending replicas, ascending until
 	begun  map[string]time.Time // schedule -> the start that capacity was already ordered for
 	floor  floor
+	scale  int32 // of the workload
 }
 
 // floor is what the schedules ask for in [from, until), as seen with one lead time.
@@ -81,6 +85,9 @@ func (s *Sizer) Window() *Window { return s.window }
 
 // Config is what the sizer was made with.
 func (s *Sizer) Config() Config { return s.cfg }
+
+// SetScale tells how many replicas the workload is to have, for a size that is a share of them.
+func (s *Sizer) SetScale(replicas int32) { s.scale = max(replicas, 0) }
 
 // Observe records demand in replicas; see Window.Observe.
 func (s *Sizer) Observe(now time.Time, demand float64, lead time.Duration) {
@@ -115,7 +122,9 @@ func (s *Sizer) with(floor floor, now time.Time, lead time.Duration, gated float
 			}
 		}
 	}
-	d.Wanted = max(s.cfg.Min, d.Floor, d.Adaptive, d.Gated)
+	d.Share = ceil(float64(s.scale) * float64(s.cfg.Percent) / 100)
+	d.percent = s.cfg.Percent
+	d.Wanted = max(s.cfg.Min, d.Floor, d.Adaptive, d.Gated, d.Share)
 	d.Replicas, d.Limit = s.cap(d.Wanted)
 	return d
 }
@@ -181,6 +190,8 @@ func (d Decision) Reason() string {
 		why = fmt.Sprintf("gated pods wait for %d", d.Gated)
 	case d.Floor:
 		why = fmt.Sprintf("schedule %s asks for %d", d.schedule, d.Floor)
+	case d.Share:
+		why = fmt.Sprintf("%d%% of the workload's replicas are %d", d.percent, d.Share)
 	case d.min:
 		why = fmt.Sprintf("min is %d", d.min)
 	default:
@@ -196,10 +207,16 @@ func (d Decision) Reason() string {
 	return why
 }
 
+// drift is by how much a rise may come earlier or later than it did: demand that grows passes a threshold some minutes
+// sooner every week. Without it a rise that moves over the edge of an hour meets a pool of nothing, and headroom, a share
+// of nothing, does not help. On a trace with two peaks a day and 3% growth a week a quarter of an hour covers all of them
+// and costs 16% more replica hours; half an hour covers no more and costs twice as much.
+const drift = 15 * time.Minute
+
 // adaptive is what demand asks for now: the quantile of the rises, and headroom.
 func (s *Sizer) adaptive(now time.Time, lead time.Duration) int32 {
 	a := s.cfg.Adaptive
-	rise := s.window.Quantile(now, lead, a.Quantile)
+	rise := s.window.Quantile(now.Add(-drift), lead+2*drift, a.Quantile)
 	if a.Headroom.Type == intstr.Int {
 		return ceil(rise + float64(a.Headroom.IntVal))
 	}
@@ -249,10 +266,11 @@ func (s *Sizer) Wake(now time.Time, lead time.Duration) time.Time {
 	if s.cfg.Adaptive == nil {
 		return wake
 	}
-	hour := now.Truncate(time.Hour).Add(time.Hour)
-	earlier(hour)
-	// The pool grows for an hour when that hour is one lead time away.
-	earlier(now.Add(lead).Truncate(time.Hour).Add(time.Hour).Add(-lead))
+	earlier(now.Truncate(time.Hour).Add(time.Hour))
+	// The pool grows for an hour when that hour is one lead time away, and drift, and shrinks when it has been over for as long.
+	ahead := lead + drift
+	earlier(now.Add(ahead).Truncate(time.Hour).Add(time.Hour).Add(-ahead))
+	earlier(now.Add(-drift).Truncate(time.Hour).Add(time.Hour).Add(drift))
 	for _, h := range s.held {
 		earlier(h.Until)
 	}

@@ -23,6 +23,8 @@ type Hour struct {
 	Index int64 `json:"h"`
 	// Rise is in replicas.
 	Rise float64 `json:"r"`
+	// Partial says that the window began to observe within the hour, or anew: what rose at its beginning was not seen.
+	Partial bool `json:"p,omitempty"`
 }
 
 // Window is the demand of the last days, kept as one number an hour: cheap enough to write into an object, and all that
@@ -90,8 +92,9 @@ func (w *Window) fill(at time.Time) {
 	} else if n > 0 && w.hours[n-1].Index >= hour {
 		return // restored: this hour is known already
 	}
-	for ; next <= hour; next++ {
-		w.hours = append(w.hours, Hour{Index: next})
+	for first := len(w.points) == 0; next <= hour; next++ {
+		w.hours = append(w.hours, Hour{Index: next, Partial: first})
+		first = false
 		clear(w.cache)
 	}
 	oldest := hourIndex(at.Add(-w.span))
@@ -151,6 +154,7 @@ func (w *Window) bucket(ofWeek int, q float64) float64 {
 		return cached
 	}
 	var sameWeek, sameDay, all []float64
+	partial, whole := false, false // samples of this very hour of the week
 	for _, h := range w.hours {
 		other := int(h.Index % hoursPerWeek)
 		all = append(all, h.Rise)
@@ -159,6 +163,7 @@ func (w *Window) bucket(ofWeek int, q float64) float64 {
 		}
 		if other == ofWeek {
 			sameWeek = append(sameWeek, h.Rise)
+			partial, whole = partial || h.Partial, whole || !h.Partial
 		}
 	}
 	samples := all
@@ -169,6 +174,11 @@ func (w *Window) bucket(ofWeek int, q float64) float64 {
 		samples = sameDay
 	}
 	value := quantile(samples, q)
+	if partial && !whole {
+		// An hour that was never seen from its beginning, a Monday's first, may be unlike the other days': no headroom makes up for
+		// a rise that counts as none.
+		value = max(value, quantile(all, q))
+	}
 	w.cache[ofWeek] = value
 	return value
 }

@@ -67,6 +67,17 @@ func Fit(request, allocatable, used List) bool {
 	return true
 }
 
+// Format writes an amount for a person.
+func Format(name corev1.ResourceName, amount int64) string {
+	if name == corev1.ResourceCPU {
+		return resource.NewMilliQuantity(amount, resource.DecimalSI).String()
+	}
+	if name == corev1.ResourceMemory || name == corev1.ResourceEphemeralStorage {
+		return resource.NewQuantity(amount, resource.BinarySI).String()
+	}
+	return resource.NewQuantity(amount, resource.DecimalSI).String()
+}
+
 // Count is how many requests fit in what allocatable has beyond used; 0 for a request of nothing.
 func Count(request, allocatable, used List) int32 {
 	count := int64(math.MaxInt32)

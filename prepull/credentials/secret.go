@@ -16,7 +16,8 @@ func (l Login) String() string { return fmt.Sprintf("credentials of %d character
 func (l Login) GoString() string { return l.String() }
 
 // FromDockerConfig returns what the content of a docker config.json holds for an image, which is a normalised name with or
-// without tag and digest: the best first, in the order in which a kubelet tries them. Its errors quote nothing.
+// without tag and digest: the best first, in the order in which a kubelet tries them. Helpers that it names are not run. Its
+// errors quote nothing.
 func FromDockerConfig(data []byte, image string) ([]Login, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("it has %d bytes, at most %d are allowed", len(data), maxFile)
@@ -26,7 +27,7 @@ func FromDockerConfig(data []byte, image string) ([]Login, error) {
 		return nil, err
 	}
 	var out []Login
-	for _, e := range distinct(found.find(repositoryAt(image, ""))) {
+	for _, e := range distinct(found.auths.find(repositoryAt(image, ""))) {
 		out = append(out, Login{Username: e.username, Secret: e.secret})
 	}
 	return out, nil

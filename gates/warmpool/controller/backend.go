@@ -21,6 +21,8 @@ const (
 type request struct {
 	replicas int32
 	shape    corev1.ResourceList
+	// template is where replicas go and what else their pods have.
+	template v1alpha1.WarmPoolTemplate
 	// busy counts the nodes of the pool that hold work.
 	busy int32
 	// surplus lists bound pause pods, those to go first in front; the backend needs it only where it shrinks.

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -65,6 +66,9 @@ func (b *capacityBuffer) apply(ctx context.Context, wp *v1alpha1.WarmPool, req r
 	return served(buffer)
 }
 
+// conditionProvisioning is set by the autoscaler that buys nodes for the buffer.
+const conditionProvisioning = "Provisioning"
+
 // served tells a buffer that an autoscaler works on from one that nobody looks at. It has a minute to be noticed.
 func served(buffer *unstructured.Unstructured) error {
 	conditions, _, err := unstructured.NestedSlice(buffer.Object, "status", "conditions")
@@ -72,11 +76,11 @@ func served(buffer *unstructured.Unstructured) error {
 		return unavailable(reasonNotServed, "no autoscaler has looked at CapacityBuffer %q yet: Karpenter serves it with the feature gate CapacityBuffer, "+
 			"Cluster Autoscaler with --capacity-buffer-controller-enabled and --capacity-buffer-pod-injection-enabled", buffer.GetName())
 	}
-	for _, c := range conditions {
-		condition, ok := c.(map[string]any)
-		if ok && condition["type"] == conditionReadyForProvisioning && condition["status"] == string(metav1.ConditionFalse) {
-			return unavailable(reasonNotServed, "the autoscaler refuses CapacityBuffer %q: %v", buffer.GetName(), condition["message"])
-		}
+	if status, _, message := stateOf(buffer, conditionReadyForProvisioning); status == string(metav1.ConditionFalse) {
+		return unavailable(reasonNotServed, "the autoscaler refuses CapacityBuffer %q: %s", buffer.GetName(), message)
+	}
+	if status, reason, message := stateOf(buffer, conditionProvisioning); status == string(metav1.ConditionFalse) {
+		return short(reason, "the autoscaler provisions nothing for CapacityBuffer %q: %s", buffer.GetName(), message)
 	}
 	return nil
 }
@@ -107,17 +111,22 @@ func newBuffer(wp *v1alpha1.WarmPool) *unstructured.Unstructured {
 
 // applyTemplate keeps the PodTemplate that the buffer names. No priority class: the pods never exist.
 func (b *capacityBuffer) applyTemplate(ctx context.Context, wp *v1alpha1.WarmPool, req request) error {
-	template := podTemplate(wp, req.shape, defaultPauseImage)
+	template := podTemplate(wp, req.template, req.shape, cmp.Or(req.template.Image, defaultPauseImage))
 	template.Spec.PriorityClassName = ""
+	hash, err := hashOf(template)
+	if err != nil {
+		return err
+	}
 	wanted := &corev1.PodTemplate{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: wp.Namespace, Name: wp.Name, Labels: map[string]string{LabelPool: wp.Name, labelManagedBy: managedBy},
+			Annotations:     map[string]string{annotationTemplate: hash},
 			OwnerReferences: []metav1.OwnerReference{*ownerReference(wp)},
 		},
 		Template: template,
 	}
 	var current corev1.PodTemplate
-	err := b.live.Get(ctx, client.ObjectKeyFromObject(wp), &current)
+	err = b.live.Get(ctx, client.ObjectKeyFromObject(wp), &current)
 	switch {
 	case apierrors.IsNotFound(err):
 		if err := b.client.Create(ctx, wanted); err != nil {
@@ -127,7 +136,7 @@ func (b *capacityBuffer) applyTemplate(ctx context.Context, wp *v1alpha1.WarmPoo
 		return fmt.Errorf("read PodTemplate of warm pool: %w", err)
 	case !metav1.IsControlledBy(&current, wp):
 		return unavailable(reasonConflict, "a PodTemplate %q that is not this pool's is in the way: rename the pool or the PodTemplate", wp.Name)
-	case !equality.Semantic.DeepDerivative(wanted.Template, current.Template):
+	case current.Annotations[annotationTemplate] != hash || !equality.Semantic.DeepDerivative(wanted.Template, current.Template):
 		wanted.ResourceVersion = current.ResourceVersion
 		if err := b.client.Update(ctx, wanted); err != nil {
 			return fmt.Errorf("update PodTemplate of warm pool: %w", err)

@@ -25,6 +25,8 @@ const (
 	reasonMissingCRD    = "CRDNotInstalled"
 	reasonNotServed     = "NotServed"
 	reasonNotStatic     = "NodePoolNotStatic"
+	reasonNotOptedIn    = "NotOptedIn"
+	reasonNodePoolLimit = "NodePoolLimits"
 	reasonPriorityClass = "PriorityClass"
 	reasonBackend       = "BackendFailed"
 	reasonWithinLimits  = "WithinLimits"

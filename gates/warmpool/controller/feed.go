@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -26,7 +27,10 @@ type feed struct {
 	synced  []toolscache.InformerSynced
 	queue   atomic.Pointer[queue]
 	leads   <-chan struct{} // closed when this replica leads
-	full    atomic.Bool     // the model has seen all that was there
+
+	mu       sync.Mutex
+	followed map[string]bool // kinds of workloads
+	full     atomic.Bool     // the model has seen all that was there
 }
 
 type watch struct {
@@ -84,4 +88,52 @@ func (f *feed) enqueue(pool types.NamespacedName) {
 	if q := f.queue.Load(); q != nil {
 		(*q).Add(reconcile.Request{NamespacedName: pool})
 	}
+}
+
+// follow has pools looked at when a workload of a kind changes its spec, from the first pool on that names one: Deployments
+// are watched anyway, and a cluster has many ReplicaSets that no pool is for.
+func (r *reconciler) follow(ctx context.Context, kind string, object client.Object) error {
+	if kind == kindDeployment || r.feed == nil {
+		return nil
+	}
+	r.feed.mu.Lock()
+	defer r.feed.mu.Unlock()
+	if r.feed.followed[kind] {
+		return nil
+	}
+	// The client reads from this informer; the context of one reconcile bounds only the wait for it.
+	informer, err := r.feed.cache.GetInformer(ctx, object)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", kind, err)
+	}
+	pools := r.poolsOfWorkload(kind)
+	look := func(obj any) {
+		workload, ok := last(obj).(client.Object)
+		if !ok {
+			return
+		}
+		list, cancel := context.WithTimeout(context.WithoutCancel(ctx), reconcileTimeout)
+		defer cancel()
+		for _, request := range pools(list, workload) {
+			r.feed.enqueue(request.NamespacedName)
+		}
+	}
+	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc: look, DeleteFunc: look,
+		UpdateFunc: func(before, now any) {
+			a, okA := before.(client.Object)
+			b, okB := now.(client.Object)
+			if okA && okB && a.GetGeneration() != b.GetGeneration() {
+				look(now)
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", kind, err)
+	}
+	if r.feed.followed == nil {
+		r.feed.followed = map[string]bool{}
+	}
+	r.feed.followed[kind] = true
+	return nil
 }

@@ -160,8 +160,16 @@ func (m *model) deleteNode(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.nodes, name)
+	now := m.now()
 	for _, p := range m.pools {
-		if !p.pausePods() {
+		changed := !p.pausePods()
+		// The API server has the pods for a while yet; the room that they held is gone with the node.
+		for _, v := range m.on[name] {
+			if v.replicaOf == p.key {
+				changed = p.replicaChanged(m, now, v) || changed
+			}
+		}
+		if changed {
 			m.changed(p.key)
 		}
 	}

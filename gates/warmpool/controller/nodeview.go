@@ -19,6 +19,7 @@ type nodeView struct {
 	created     time.Time
 	ready       bool
 	allocatable resources.List
+	taints      []corev1.Taint
 	// rules are the readiness rules that the node has completed, by name.
 	rules map[string]bool
 	// images maps the names of the images that are warm there to what their digests begin with; nil where the node
@@ -37,12 +38,12 @@ func newNodeView(node *corev1.Node, old *nodeView) *nodeView {
 	v := &nodeView{
 		name: node.Name, labels: node.Labels, created: node.CreationTimestamp.Time, allocatable: resources.New(node.Status.Allocatable),
 		readinessText: node.Annotations[readiness.AnnotationReadiness], imagesText: node.Annotations[readiness.AnnotationImages],
-		pause: pauseImage(node.Status.Images),
+		pause: pauseImage(node.Status.Images), taints: node.Spec.Taints,
 	}
 	for _, c := range node.Status.Conditions {
 		switch c.Type {
 		case corev1.NodeReady:
-			v.ready = c.Status == corev1.ConditionTrue && !node.Spec.Unschedulable
+			v.ready = c.Status == corev1.ConditionTrue && !node.Spec.Unschedulable && node.DeletionTimestamp == nil
 		case readiness.ConditionImagesReady:
 			v.imagesReady = c.Status == corev1.ConditionTrue
 		default:

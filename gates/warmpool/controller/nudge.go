@@ -110,8 +110,9 @@ func (r *reconciler) nudge(ctx context.Context, wp *v1alpha1.WarmPool) (time.Dur
 // wakePod is bound to its node from the start and asks for nothing. It has a replica's template, so that what admits
 // replicas admits it, but not their label: no ReplicaSet may take it for one.
 func wakePod(wp *v1alpha1.WarmPool, node string) *corev1.Pod {
-	template, deadline := podTemplate(wp, nil, defaultPauseImage), int64(wakeSeconds)
+	template, deadline := podTemplate(wp, wp.Spec.Template, nil, defaultPauseImage), int64(wakeSeconds)
 	spec := template.Spec
+	spec.Affinity, spec.TopologySpreadConstraints = nil, nil
 	spec.ActiveDeadlineSeconds = &deadline
 	spec.NodeName, spec.NodeSelector = node, nil
 	spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}

@@ -101,7 +101,7 @@ func (b *pausePods) update(ctx context.Context, wp *v1alpha1.WarmPool, current *
 	sameTemplate := current.Annotations[annotationTemplate] == wanted.Annotations[annotationTemplate] &&
 		equality.Semantic.DeepDerivative(wanted.Spec.Template, current.Spec.Template)
 	if sameTemplate && have == req.replicas {
-		return nil
+		return failing(current)
 	}
 	if !sameTemplate {
 		if err := b.ensurePriorityClass(ctx, wp); err != nil {
@@ -122,7 +122,7 @@ func (b *pausePods) update(ctx context.Context, wp *v1alpha1.WarmPool, current *
 	if err := b.client.Patch(ctx, updated, client.MergeFromWithOptions(current, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("scale deployment of warm pool to %d: %w", req.replicas, err)
 	}
-	return nil
+	return failing(current)
 }
 
 // markSurplus makes the ReplicaSet delete these pods first, and Karpenter count them for nothing until it has.
@@ -207,17 +207,16 @@ func usable(class *schedulingv1.PriorityClass) error {
 // buy nodes twice.
 func (b *pausePods) deployment(wp *v1alpha1.WarmPool, req request, image string) (*appsv1.Deployment, error) {
 	surge, missing := intstr.FromInt32(0), intstr.FromString("25%")
-	template := podTemplate(wp, req.shape, image)
-	text, err := json.Marshal(template)
+	template := podTemplate(wp, req.template, req.shape, image)
+	hash, err := hashOf(template)
 	if err != nil {
-		return nil, fmt.Errorf("encode pod template of warm pool: %w", err)
+		return nil, err
 	}
-	sum := sha256.Sum256(text)
 	labels := poolLabels(wp)
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: wp.Namespace, Name: wp.Name, Labels: map[string]string{LabelPool: wp.Name, labelManagedBy: managedBy},
-			Annotations:     map[string]string{annotationTemplate: hex.EncodeToString(sum[:8])},
+			Annotations:     map[string]string{annotationTemplate: hash},
 			OwnerReferences: []metav1.OwnerReference{*ownerReference(wp)},
 		},
 		Spec: appsv1.DeploymentSpec{
@@ -230,15 +229,32 @@ func (b *pausePods) deployment(wp *v1alpha1.WarmPool, req request, image string)
 	}, nil
 }
 
+// hashOf tells templates apart, in what they leave out too, which the API server's defaults hide.
+func hashOf(template corev1.PodTemplateSpec) (string, error) {
+	text, err := json.Marshal(template)
+	if err != nil {
+		return "", fmt.Errorf("encode pod template of warm pool: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
 // podTemplate is one replica: it holds requests and does nothing. No grace, so that it is gone the moment another pod
 // needs the room. Limits equal requests because extended resources must have them.
-func podTemplate(wp *v1alpha1.WarmPool, shape corev1.ResourceList, image string) corev1.PodTemplateSpec {
+func podTemplate(wp *v1alpha1.WarmPool, t v1alpha1.WarmPoolTemplate, shape corev1.ResourceList, image string) corev1.PodTemplateSpec {
 	no, yes, none, user := false, true, int64(0), int64(nobody)
+	labels := poolLabels(wp)
+	for key, value := range t.Labels {
+		if key != LabelPool {
+			labels[key] = value
+		}
+	}
 	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: poolLabels(wp)},
+		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: t.Annotations},
 		Spec: corev1.PodSpec{
-			PriorityClassName: priorityClassName(wp), NodeSelector: wp.Spec.Template.NodeSelector,
-			Tolerations: wp.Spec.Template.Tolerations, TerminationGracePeriodSeconds: &none,
+			PriorityClassName: priorityClassName(wp), NodeSelector: t.NodeSelector, Tolerations: t.Tolerations,
+			Affinity: t.Affinity, TopologySpreadConstraints: t.TopologySpreadConstraints, SchedulerName: t.SchedulerName,
+			ImagePullSecrets: t.ImagePullSecrets, RuntimeClassName: t.RuntimeClassName, TerminationGracePeriodSeconds: &none,
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},

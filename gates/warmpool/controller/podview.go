@@ -3,6 +3,7 @@ package controller
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,10 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"headstart.dev/internal/resources"
+	"headstart.dev/readiness"
 )
 
 // LabelPool is on every pause pod; its value is the name of the WarmPool, in whose namespace the pod is.
-const LabelPool = "headstart.dev/warm-pool"
+const LabelPool = readiness.LabelWarmPool
 
 // reasonPreempted is the DisruptionTarget reason of a pod that the scheduler removes for another.
 // Source: k8s.io/api core/v1 PodReasonPreemptionByScheduler@v0.37.2.
@@ -39,6 +41,8 @@ type podView struct {
 	nominated bool // it made room for itself by preemption
 	// nominatedTo is the node on which it did, while it is not bound.
 	nominatedTo string
+	// unscheduled is what the scheduler says of a replica that no node has room for.
+	unscheduled string
 }
 
 // StripPod is a transform for the cache that this controller reads pods from: of the 5 to 20 KB of a real pod it keeps
@@ -64,6 +68,9 @@ func StripPod(object any) (any, error) {
 	for _, c := range in.Status.Conditions {
 		if c.Type == corev1.PodReady || c.Type == corev1.DisruptionTarget {
 			out.Status.Conditions = append(out.Status.Conditions, corev1.PodCondition{Type: c.Type, Status: c.Status, Reason: c.Reason})
+		}
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && in.Labels[LabelPool] != "" {
+			out.Status.Conditions = append(out.Status.Conditions, corev1.PodCondition{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message})
 		}
 	}
 	return out, nil
@@ -99,6 +106,10 @@ func newPodView(pod *corev1.Pod) *podView {
 		switch c.Type {
 		case corev1.PodReady:
 			v.ready = c.Status == corev1.ConditionTrue
+		case corev1.PodScheduled:
+			if c.Status == corev1.ConditionFalse && v.replicaOf.Name != "" {
+				v.unscheduled = schedulersWords(c)
+			}
 		case corev1.DisruptionTarget:
 			v.preempted = c.Status == corev1.ConditionTrue && c.Reason == reasonPreempted
 		default:
@@ -107,10 +118,19 @@ func newPodView(pod *corev1.Pod) *podView {
 	return v
 }
 
+// schedulersWords is why a replica has no node, without the account of why preemption does not help: it never preempts.
+func schedulersWords(c corev1.PodCondition) string {
+	words, _, _ := strings.Cut(c.Message, " preemption:")
+	if words = strings.TrimSpace(words); words == "" {
+		words = c.Reason
+	}
+	return words[:min(len(words), maxScheduling)]
+}
+
 // sameAs reports whether an update changes nothing that the model looks at: most updates of a pod do not.
 func (v *podView) sameAs(o *podView) bool {
 	return v.node == o.node && v.over == o.over && v.leaving == o.leaving && maps.Equal(v.requests, o.requests) && v.ready == o.ready && v.preempted == o.preempted &&
-		v.nominated == o.nominated && v.nominatedTo == o.nominatedTo && slices.Equal(v.gates, o.gates) && sameLabels(v.labels, o.labels)
+		v.nominated == o.nominated && v.nominatedTo == o.nominatedTo && v.unscheduled == o.unscheduled && slices.Equal(v.gates, o.gates) && sameLabels(v.labels, o.labels)
 }
 
 func sameLabels(a, b map[string]string) bool { return len(a) == len(b) && includes(a, b) }

@@ -3,8 +3,13 @@ package controller
 import (
 	"time"
 
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	schedulinghelper "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/gates/warmpool"
@@ -42,6 +47,30 @@ type target struct {
 	workload  labels.Selector
 	namespace string
 	warmth    warmth
+	// nodeAffinity and tolerations further say on which nodes the room is that the pool is for.
+	nodeAffinity *corev1.NodeAffinity
+	tolerations  []corev1.Toleration
+	required     nodeaffinity.RequiredNodeAffinity
+}
+
+func newTarget(namespace string, model replicaModel, warm warmth) target {
+	t := target{
+		shape: resources.New(model.shape), nodeSelector: model.template.NodeSelector, workload: model.pods, namespace: namespace, warmth: warm,
+		tolerations: model.template.Tolerations,
+	}
+	if affinity := model.template.Affinity; affinity != nil && affinity.NodeAffinity != nil {
+		t.nodeAffinity = affinity.NodeAffinity
+		t.required = nodeaffinity.NewRequiredNodeAffinity(nil, &corev1.Affinity{NodeAffinity: t.nodeAffinity})
+	}
+	return t
+}
+
+// admits reports whether a node lets the pool's pods in now.
+func (t *target) admits(n *nodeView) bool {
+	_, untolerated := schedulinghelper.FindMatchingUntoleratedTaint(logr.Discard(), n.taints, t.tolerations, func(taint *corev1.Taint) bool {
+		return taint.Effect != corev1.TaintEffectPreferNoSchedule
+	}, true)
+	return !untolerated
 }
 
 // replica is a pause pod.
@@ -51,6 +80,7 @@ type replica struct {
 	counted             bool // as consumed
 	everReady, everWarm bool
 	onNewerNode         bool
+	unscheduled         string // what the scheduler says of it
 }
 
 // cost adds up what the pool has cost: the sum up to at, and what an hour costs since.
@@ -182,7 +212,14 @@ func (p *pool) asks(m *model, v *podView) bool {
 }
 
 func (p *pool) hosts(n *nodeView) bool {
-	return n != nil && includes(n.labels, p.target.nodeSelector)
+	if n == nil || !includes(n.labels, p.target.nodeSelector) {
+		return false
+	}
+	if p.target.nodeAffinity == nil {
+		return true
+	}
+	match, err := p.target.required.Match(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: n.labels}})
+	return err == nil && match
 }
 
 // recount counts every pod anew, after the pool or the gates changed, and reports whether the sums changed.

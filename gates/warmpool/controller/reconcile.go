@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,7 +22,6 @@ import (
 
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/gates/warmpool"
-	"headstart.dev/internal/resources"
 	"headstart.dev/readiness/health"
 )
 
@@ -46,6 +45,8 @@ type reconciler struct {
 	log             logr.Logger
 	prepullPolicies bool
 	work            health.Work
+	// feed has the watches of those kinds of workloads that pools name.
+	feed *feed
 
 	mu      sync.Mutex
 	written map[types.NamespacedName]*written
@@ -102,7 +103,7 @@ func (r *reconciler) reconcile(ctx context.Context, wp *v1alpha1.WarmPool) (ctrl
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := outcome{limit: warmpool.LimitNone}
-	shape, err := r.prepare(ctx, wp, w, &out)
+	model, err := r.prepare(ctx, wp, w, &out)
 	var lacks *unavailableError
 	switch {
 	case errors.As(err, &lacks):
@@ -110,7 +111,7 @@ func (r *reconciler) reconcile(ctx context.Context, wp *v1alpha1.WarmPool) (ctrl
 	case err != nil:
 		return ctrl.Result{}, err
 	default:
-		if err := r.size(ctx, wp, shape, &out); err != nil {
+		if err := r.size(ctx, wp, model, &out); err != nil {
 			out.backend = err
 		}
 	}
@@ -127,7 +128,7 @@ func (r *reconciler) reconcile(ctx context.Context, wp *v1alpha1.WarmPool) (ctrl
 		return ctrl.Result{}, err
 	}
 	wait = soonest(wait, nudgeWait)
-	if out.accepted != nil || out.backend != nil {
+	if out.accepted != nil || out.backend != nil || out.shortage != nil {
 		return ctrl.Result{RequeueAfter: soonest(unavailableRetry, wait, storeWait)}, nil
 	}
 	return ctrl.Result{RequeueAfter: soonest(max(time.Millisecond, out.wake.Sub(r.now())), wait, storeWait)}, nil
@@ -137,7 +138,9 @@ func (r *reconciler) reconcile(ctx context.Context, wp *v1alpha1.WarmPool) (ctrl
 type outcome struct {
 	accepted *unavailableError // the spec cannot be followed
 	backend  error             // the backend could not hold the size
+	shortage *shortageError    // the backend was told its size, and somebody refuses to fill it
 	notes    string            // what a person should know although all is well
+	waiting  string            // what the scheduler says of replicas without a node
 	sized    bool
 	decision warmpool.Decision
 	limit    warmpool.Limit
@@ -146,40 +149,41 @@ type outcome struct {
 }
 
 // prepare brings the model's pool up to the spec: a new generation, a workload that changed its size, other images.
-func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *written, out *outcome) (corev1.ResourceList, error) {
+func (r *reconciler) prepare(ctx context.Context, wp *v1alpha1.WarmPool, w *written, out *outcome) (replicaModel, error) {
 	if wp.Unreadable != "" {
-		return nil, unavailable(reasonInvalid, "%s", wp.Unreadable)
+		return replicaModel{}, unavailable(reasonInvalid, "%s", wp.Unreadable)
+	}
+	if len(wp.Name) > validation.LabelValueMaxLength {
+		return replicaModel{}, unavailable(reasonInvalid, "the pool's name has %d characters, and it is a label's value on its replicas: shorten it to %d", len(wp.Name), validation.LabelValueMaxLength)
 	}
 	cfg, err := warmpool.NewConfig(wp.Spec)
 	if err != nil {
-		return nil, unavailable(reasonInvalid, "%v", err)
+		return replicaModel{}, unavailable(reasonInvalid, "%v", err)
 	}
-	shape, selector, err := r.shape(ctx, wp)
+	model, err := r.replicaModel(ctx, wp)
 	if err != nil {
-		return nil, err
+		return replicaModel{}, err
 	}
 	warm, note, err := r.warmth(ctx, wp)
 	if err != nil {
-		return nil, err
+		return replicaModel{}, err
 	}
 	out.notes = note
-	wanted := target{
-		shape: resources.New(shape), nodeSelector: wp.Spec.Template.NodeSelector, workload: selector, namespace: wp.Namespace, warmth: warm,
-	}
+	wanted := newTarget(wp.Namespace, model, warm)
 	// A pool's first generation, and one that was seen through before, has left nothing with another backend.
 	if w.generation != wp.Generation && wp.Generation > 1 && !seenThrough(wp) {
 		if err := r.releaseOthers(ctx, wp); err != nil {
-			return nil, err
+			return replicaModel{}, err
 		}
 	}
 	if w.generation == wp.Generation && r.model.sameTarget(client.ObjectKeyFromObject(wp), wanted) {
-		return shape, nil
+		return model, nil
 	}
 	if err := r.adopt(ctx, wp, w, cfg, wanted); err != nil {
-		return nil, err
+		return replicaModel{}, err
 	}
 	w.generation = wp.Generation
-	return shape, nil
+	return model, nil
 }
 
 // seenThrough reports whether this generation of the spec was in force before, by an earlier process too. That its status
@@ -235,6 +239,7 @@ func (m *model) sameTarget(key types.NamespacedName, wanted target) bool {
 	m.with(key, func(p *pool) {
 		t := p.target
 		same = equality.Semantic.DeepEqual(t.shape, wanted.shape) && equality.Semantic.DeepEqual(t.nodeSelector, wanted.nodeSelector) &&
+			equality.Semantic.DeepEqual(t.nodeAffinity, wanted.nodeAffinity) && equality.Semantic.DeepEqual(t.tolerations, wanted.tolerations) &&
 			selectorText(t.workload) == selectorText(wanted.workload) && equality.Semantic.DeepEqual(t.warmth.images, wanted.warmth.images) &&
 			t.warmth.rule == wanted.warmth.rule && t.warmth.unknown == wanted.warmth.unknown && t.warmth.wantImages == wanted.warmth.wantImages
 	})
@@ -261,11 +266,12 @@ func (r *reconciler) releaseOthers(ctx context.Context, wp *v1alpha1.WarmPool) e
 }
 
 // size decides and has the backend hold it.
-func (r *reconciler) size(ctx context.Context, wp *v1alpha1.WarmPool, shape corev1.ResourceList, out *outcome) error {
+func (r *reconciler) size(ctx context.Context, wp *v1alpha1.WarmPool, model replicaModel, out *outcome) error {
 	key, now := client.ObjectKeyFromObject(wp), r.now()
-	req := request{shape: shape, surplus: func(keep int) []types.NamespacedName { return r.model.surplus(key, keep) }}
+	req := request{shape: model.shape, template: model.template, surplus: func(keep int) []types.NamespacedName { return r.model.surplus(key, keep) }}
 	r.model.with(key, func(p *pool) {
 		lead, gated := p.lead(), float64(p.gatedSum)/micro
+		p.sizer.SetScale(model.scale)
 		out.decision = p.sizer.Decide(now, lead, gated)
 		out.limit, out.wake, out.sized = out.decision.Limit, p.sizer.Wake(now, lead), true
 		if next, ok := p.sizer.NextChange(now, lead, gated); ok {
@@ -279,7 +285,12 @@ func (r *reconciler) size(ctx context.Context, wp *v1alpha1.WarmPool, shape core
 		req.busy, req.pause = p.busyNodes(r.model), p.pauseImage(r.model)
 	})
 	req.replicas = out.decision.Replicas
-	return r.backends[backendOf(wp)].apply(ctx, wp, req)
+	err := r.backends[backendOf(wp)].apply(ctx, wp, req)
+	if shortage, ok := errors.AsType[*shortageError](err); ok {
+		out.shortage = shortage
+		return nil
+	}
+	return err
 }
 
 // pauseImage is the sandbox image that most of the pool's nodes have.

@@ -19,8 +19,8 @@ func (p *pool) replicaChanged(m *model, now time.Time, v *podView) bool {
 		p.replicas[v.uid] = r
 	}
 	node := m.nodes[v.node]
-	ready := v.ready && !v.over
-	warm := ready && node.warm(p.target.warmth)
+	ready := v.ready && !v.over && node != nil
+	warm := ready && node.warm(p.target.warmth) && p.target.admits(node)
 	if node != nil {
 		// Creation times have whole seconds: a node of the same second was asked for by an earlier pod.
 		r.onNewerNode = node.created.After(v.created)
@@ -28,6 +28,8 @@ func (p *pool) replicaChanged(m *model, now time.Time, v *podView) bool {
 	p.measureReplica(now, r, v.created, ready, warm)
 	changed := ready != r.ready || warm != r.warm
 	r.ready, r.warm = ready, warm
+	changed = changed || r.unscheduled != v.unscheduled
+	r.unscheduled = v.unscheduled
 	return p.consume(now, r, v.preempted) || changed || r.sawCold && !ready
 }
 
@@ -126,7 +128,7 @@ func (p *pool) replicaCounts() counts {
 func (p *pool) freeCounts(m *model, nodes bool) counts {
 	var c counts
 	for name, n := range m.nodes {
-		if !p.hosts(n) || !n.ready {
+		if !p.hosts(n) || !n.ready || !p.target.admits(n) {
 			continue
 		}
 		free := resources.Count(p.target.shape, n.allocatable, m.used[name])

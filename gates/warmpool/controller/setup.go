@@ -65,7 +65,7 @@ func SetupWithManager(mgr ctrl.Manager, cfg Config) error {
 	}
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), now: cfg.Now, model: m, metrics: metrics,
-		events: recorder{mgr.GetEventRecorder("headstart-warmpool")}, log: log,
+		events: recorder{mgr.GetEventRecorder("headstart-warmpool")}, log: log, feed: feed,
 	}
 	r.backends = map[v1alpha1.WarmPoolBackend]backend{
 		v1alpha1.BackendPausePods:      &pausePods{client: r.client, live: r.live},
@@ -115,8 +115,8 @@ func has(mgr ctrl.Manager, kind schema.GroupVersionKind) (bool, error) {
 func (r *reconciler) build(mgr ctrl.Manager, feed *feed) error {
 	b := ctrl.NewControllerManagedBy(mgr).Named("warmpool").
 		For(&v1alpha1.WarmPool{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Owns(&appsv1.Deployment{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(r.poolsOfWorkload), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Owns(&appsv1.Deployment{}, builder.WithPredicates(specOrFailure)).
+		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(r.poolsOfWorkload(kindDeployment)), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: reconcilers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](leastBackOff, mostBackOff),
@@ -141,12 +141,14 @@ func (r *reconciler) build(mgr ctrl.Manager, feed *feed) error {
 	return nil
 }
 
-// poolsOfWorkload lists the pools whose shape follows a Deployment.
-func (r *reconciler) poolsOfWorkload(ctx context.Context, workload client.Object) []reconcile.Request {
-	return r.pools(ctx, workload.GetNamespace(), func(wp *v1alpha1.WarmPool) bool {
-		ref := wp.Spec.Shape.ScalableRef
-		return ref != nil && ref.Kind == kindDeployment && ref.Name == workload.GetName()
-	})
+// poolsOfWorkload lists the pools whose shape follows a workload of a kind.
+func (r *reconciler) poolsOfWorkload(kind string) handler.MapFunc {
+	return func(ctx context.Context, workload client.Object) []reconcile.Request {
+		return r.pools(ctx, workload.GetNamespace(), func(wp *v1alpha1.WarmPool) bool {
+			ref := wp.Spec.Shape.ScalableRef
+			return ref != nil && ref.Kind == kind && ref.Name == workload.GetName()
+		})
+	}
 }
 
 // poolsOfPrepull lists the pools whose warmth follows a PrepullPolicy.

@@ -1,12 +1,12 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,7 +22,8 @@ var nodePoolKind = schema.GroupVersionKind{Group: "karpenter.sh", Version: "v1",
 const labelNodePool = "karpenter.sh/nodepool"
 
 // staticNodePool is the backend that scales a static NodePool: replicas are whole nodes that are free, on top of those
-// that hold work. The NodePool is the user's; nothing but its size is touched, and it stays when the pool goes.
+// that hold work. The NodePool is the user's, who lets the pool size it by an annotation; nothing but its size is touched,
+// and it stays when the pool goes.
 type staticNodePool struct {
 	client client.Client
 	live   client.Reader
@@ -43,12 +44,8 @@ func (b *staticNodePool) apply(ctx context.Context, wp *v1alpha1.WarmPool, req r
 	case err != nil:
 		return fmt.Errorf("read NodePool %q: %w", name, err)
 	}
-	var pools v1alpha1.WarmPoolList
-	if err := b.client.List(ctx, &pools); err != nil {
-		return fmt.Errorf("list the warm pools of NodePool %q: %w", name, err)
-	}
-	if master := masterOf(pools.Items, wp); master != "" {
-		return unavailable(reasonConflict, "NodePool %q is sized by WarmPool %s, which is older: give each a NodePool of its own", name, master)
+	if owner := nodePool.GetAnnotations()[LabelPool]; owner != wp.Namespace+"/"+wp.Name {
+		return notOptedIn(name, owner, wp)
 	}
 	have, static, err := unstructured.NestedInt64(nodePool.Object, "spec", "replicas")
 	if err != nil || !static {
@@ -61,30 +58,31 @@ func (b *staticNodePool) apply(ctx context.Context, wp *v1alpha1.WarmPool, req r
 			return fmt.Errorf("scale NodePool %q to %d: %w", name, wanted, err)
 		}
 	}
-	return nil
+	return heldBack(nodePool, wanted)
 }
 
-// masterOf returns the WarmPool that sizes wp's NodePool in wp's place, "" where that is wp itself. Two that both did would
-// buy and remove nodes in turn for ever.
-func masterOf(pools []v1alpha1.WarmPool, wp *v1alpha1.WarmPool) string {
-	master := wp
-	for i := range pools {
-		other := &pools[i]
-		if backendOf(other) == v1alpha1.BackendStaticNodePool && other.DeletionTimestamp == nil &&
-			other.Spec.Template.NodeSelector[labelNodePool] == wp.Spec.Template.NodeSelector[labelNodePool] && older(other, master) {
-			master = other
+// notOptedIn refuses to size a NodePool that does not name the pool: a WarmPool is its namespace's, a NodePool the cluster's.
+// That one name fits in the annotation also keeps two pools from sizing one NodePool in turn.
+func notOptedIn(name, owner string, wp *v1alpha1.WarmPool) error {
+	if owner != "" {
+		return unavailable(reasonNotOptedIn, "NodePool %q lets WarmPool %s size it, by its annotation %s: give this pool a NodePool of its own", name, owner, LabelPool)
+	}
+	return unavailable(reasonNotOptedIn, "NodePool %q does not let this pool size it: kubectl annotate nodepool %s %s=%s/%s", name, name, LabelPool, wp.Namespace, wp.Name)
+}
+
+// heldBack says what keeps a NodePool from having its nodes.
+func heldBack(nodePool *unstructured.Unstructured, wanted int64) error {
+	limits, _, err := unstructured.NestedMap(nodePool.Object, "spec", "limits")
+	if err == nil && limits["nodes"] != nil {
+		most, err := resource.ParseQuantity(fmt.Sprint(limits["nodes"]))
+		if err == nil && most.CmpInt64(wanted) < 0 {
+			return short(reasonNodePoolLimit, "%d nodes are wanted, free ones and those at work, and limits.nodes of NodePool %q is %s", wanted, nodePool.GetName(), most.String())
 		}
 	}
-	if master.UID == wp.UID {
-		return ""
+	if status, reason, message := stateOf(nodePool, "Ready"); status == "False" {
+		return short(reason, "NodePool %q is not ready: %s", nodePool.GetName(), message)
 	}
-	return master.Namespace + "/" + master.Name
-}
-
-func older(a, b *v1alpha1.WarmPool) bool {
-	return cmp.Or(
-		a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
-	) < 0
+	return nil
 }
 
 func (b *staticNodePool) release(context.Context, *v1alpha1.WarmPool) error { return nil }

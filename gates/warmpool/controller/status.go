@@ -22,7 +22,10 @@ func (r *reconciler) writeStatus(ctx context.Context, wp *v1alpha1.WarmPool, w *
 	s := &updated.Status
 	s.ObservedGeneration = wp.Generation
 	s.Selector = LabelPool + "=" + wp.Name
-	r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) { r.fill(s, p, out) })
+	r.model.with(client.ObjectKeyFromObject(wp), func(p *pool) {
+		r.fill(s, p, out)
+		out.waiting = p.waitingFor(r.model)
+	})
 	for _, c := range conditions(s, out) {
 		c.ObservedGeneration = wp.Generation
 		meta.SetStatusCondition(&s.Conditions, c)
@@ -122,10 +125,17 @@ func ready(s *v1alpha1.WarmPoolStatus, out outcome) metav1.Condition {
 		return condition(conditionReady, false, reasonBackend, out.backend.Error())
 	}
 	message := fmt.Sprintf("%d of %d replicas hold capacity, %d of them warm", s.Ready, s.Desired, s.ReadyWarm)
+	if s.Ready < s.Desired {
+		message += out.waiting
+	}
 	if out.notes != "" {
 		message += "; " + out.notes
 	}
-	if s.Ready < s.Desired {
+	switch {
+	case s.Ready >= s.Desired:
+	case out.shortage != nil:
+		return condition(conditionReady, false, out.shortage.reason, message+"; "+out.shortage.message)
+	default:
 		return condition(conditionReady, false, reasonFilling, message)
 	}
 	return condition(conditionReady, true, reasonAtSize, message)

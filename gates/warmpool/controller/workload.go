@@ -24,48 +24,67 @@ const (
 	kindReplicaSet  = "ReplicaSet"
 )
 
-// shape returns what one replica requests, and for a workload its selector.
-func (r *reconciler) shape(ctx context.Context, wp *v1alpha1.WarmPool) (corev1.ResourceList, labels.Selector, error) {
+// replicaModel is what one replica of a pool is: its size, where it goes, and for a workload whose pods are the demand.
+type replicaModel struct {
+	shape    corev1.ResourceList
+	template v1alpha1.WarmPoolTemplate
+	pods     labels.Selector
+	// scale is how many pods the workload is to have.
+	scale int32
+}
+
+// replicaModel reads what one replica is.
+func (r *reconciler) replicaModel(ctx context.Context, wp *v1alpha1.WarmPool) (replicaModel, error) {
 	ref := wp.Spec.Shape.ScalableRef
 	if ref == nil {
-		return wp.Spec.Shape.Resources, nil, nil
+		return replicaModel{shape: wp.Spec.Shape.Resources, template: templateOf(wp, nil)}, checkShape(wp.Spec.Shape.Resources)
 	}
 	var template *corev1.PodTemplateSpec
 	var selector *metav1.LabelSelector
+	scale := new(int32)
 	key := types.NamespacedName{Namespace: wp.Namespace, Name: ref.Name}
-	get := func(object client.Object) error { return r.client.Get(ctx, key, object) }
+	get := func(object client.Object) error {
+		if err := r.follow(ctx, ref.Kind, object); err != nil {
+			return err
+		}
+		return r.client.Get(ctx, key, object)
+	}
 	var err error
 	switch ref.Kind {
 	case kindDeployment:
 		var workload appsv1.Deployment
 		err = get(&workload)
-		template, selector = &workload.Spec.Template, workload.Spec.Selector
+		template, selector, scale = &workload.Spec.Template, workload.Spec.Selector, workload.Spec.Replicas
 	case kindStatefulSet:
 		var workload appsv1.StatefulSet
 		err = get(&workload)
-		template, selector = &workload.Spec.Template, workload.Spec.Selector
+		template, selector, scale = &workload.Spec.Template, workload.Spec.Selector, workload.Spec.Replicas
 	case kindReplicaSet:
 		var workload appsv1.ReplicaSet
 		err = get(&workload)
-		template, selector = &workload.Spec.Template, workload.Spec.Selector
+		template, selector, scale = &workload.Spec.Template, workload.Spec.Selector, workload.Spec.Replicas
 	default:
-		return nil, nil, unavailable(reasonNoWorkload, "shape.scalableRef.kind %q: want Deployment, StatefulSet or ReplicaSet", ref.Kind)
+		return replicaModel{}, unavailable(reasonNoWorkload, "shape.scalableRef.kind %q: want Deployment, StatefulSet or ReplicaSet", ref.Kind)
 	}
 	if apierrors.IsNotFound(err) {
-		return nil, nil, unavailable(reasonNoWorkload, "%s %q, which shape.scalableRef names, is not in namespace %q", ref.Kind, ref.Name, wp.Namespace)
+		return replicaModel{}, unavailable(reasonNoWorkload, "%s %q, which shape.scalableRef names, is not in namespace %q", ref.Kind, ref.Name, wp.Namespace)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("read %s %q: %w", ref.Kind, ref.Name, err)
+		return replicaModel{}, fmt.Errorf("read %s %q: %w", ref.Kind, ref.Name, err)
 	}
 	pods, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
-		return nil, nil, unavailable(reasonNoWorkload, "%s %q has a selector that cannot be read: %v", ref.Kind, ref.Name, err)
+		return replicaModel{}, unavailable(reasonNoWorkload, "%s %q has a selector that cannot be read: %v", ref.Kind, ref.Name, err)
 	}
 	requests := resources.OfPod(&corev1.Pod{Spec: template.Spec})
 	if len(resources.New(requests)) == 0 {
-		return nil, nil, unavailable(reasonNoWorkload, "the pods of %s %q request nothing: a replica of no size holds no room; give them requests, or set shape.resources", ref.Kind, ref.Name)
+		return replicaModel{}, unavailable(reasonNoWorkload, "the pods of %s %q request nothing: a replica of no size holds no room; give them requests, or set shape.resources", ref.Kind, ref.Name)
 	}
-	return requests, pods, nil
+	out := replicaModel{shape: requests, template: templateOf(wp, template), pods: pods, scale: 1}
+	if scale != nil {
+		out.scale = *scale
+	}
+	return out, checkShape(requests)
 }
 
 // warmth returns what makes a node warm for the pool. A policy that cannot be found makes every node cold, and says so.
@@ -105,7 +124,11 @@ func imagesOf(policy *prepullv1alpha1.PrepullPolicy) []prepull.InventoryImage {
 		}
 	}
 	for _, image := range policy.Status.Images {
-		if image.LeftOut == "" {
+		switch {
+		case image.LeftOut != "":
+		case image.Reported: // nodes pull it by its tag
+			add(image.Image, "")
+		default:
 			add(image.Image, image.Digest)
 		}
 	}

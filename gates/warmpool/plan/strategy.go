@@ -56,6 +56,7 @@ type adaptive struct {
 
 func (a *adaptive) target(now time.Time, demand float64) int32 {
 	a.sizer.Observe(now, demand, a.lead)
+	a.sizer.SetScale(int32(min(ceil(demand), math.MaxInt32)))
 	return a.sizer.Decide(now, a.lead, 0).Replicas
 }
 

@@ -161,4 +161,6 @@ func TestGatesAreInjectedByNamespaceLabel(t *testing.T) {
 	}, "no gate was injected")
 	require.ElementsMatch(t, []string{"headstart.dev/images", "headstart.dev/config"}, gatesOf(pod))
 	require.Empty(t, gatesOf(makePod(namespace(t, c), "web").create(t, c)), "other namespaces are left alone")
+	pause := makePod(ns.Name, "pause").label("headstart.dev/warm-pool", "web")
+	require.Empty(t, gatesOf(pause.create(t, c)), "a warm pool's own pods wait for nothing")
 }

@@ -16,11 +16,11 @@ import (
 const staticNodePool = `
 apiVersion: karpenter.sh/v1
 kind: NodePool
-metadata: {name: static}
+metadata: {name: static, annotations: {headstart.dev/warm-pool: %[1]s/static}}
 spec:
   replicas: 0
   template:
-    metadata: {labels: {pool: %s}}
+    metadata: {labels: {pool: %[1]s-static}}
     spec:
       requirements:
       - {key: node.kubernetes.io/instance-type, operator: In, values: [c-4x-amd64-linux]}
@@ -33,7 +33,7 @@ spec:
 func TestKarpenterBackends(t *testing.T) {
 	t.Parallel() // with the other test that has a cluster of its own
 	c, ns := karpenterWorld(t, "StaticCapacity=true,CapacityBuffer=true")
-	create(t, c, fmt.Sprintf(staticNodePool, ns+"-static"))
+	create(t, c, fmt.Sprintf(staticNodePool, ns))
 	create(t, c, fmt.Sprintf(nodePoolManifest, "fast", ns, shortConsolidateAfter))
 
 	// A static pool counts whole free nodes; one with work on it is replaced.
@@ -74,10 +74,38 @@ func TestKarpenterBackends(t *testing.T) {
 	require.True(t, client.IgnoreNotFound(c.Get(t.Context(), client.ObjectKeyFromObject(buffered), buffer)) == nil)
 	require.Error(t, c.Get(t.Context(), client.ObjectKeyFromObject(buffered), buffer), "the buffer is gone")
 
+	// A NodePool that names no pool, or another, is not touched.
+	thief := warmPoolNamed(t, c, ns, "thief", func(s *v1alpha1.WarmPoolSpec) {
+		s.Backend, s.Min = v1alpha1.BackendStaticNodePool, 0
+		s.Template.NodeSelector = map[string]string{"karpenter.sh/nodepool": "static"}
+	})
+	eventually(t, c, thief, "the NodePool is another's", conditionIs("Ready", metav1.ConditionFalse, "NotOptedIn"))
+	require.Len(t, nodesOf(t, c, "static"), 3)
+
 	// A NodePool that is not static is refused, with what to do.
+	optIn(t, c, "fast", ns+"/wrong")
 	wrong := warmPoolNamed(t, c, ns, "wrong", func(s *v1alpha1.WarmPoolSpec) {
 		s.Backend, s.Min = v1alpha1.BackendStaticNodePool, 1
 		s.Template.NodeSelector = map[string]string{"karpenter.sh/nodepool": "fast"}
 	})
 	eventually(t, c, wrong, "not static", conditionIs("Ready", metav1.ConditionFalse, "NodePoolNotStatic"))
+}
+
+// optIn lets a pool size a NodePool.
+func optIn(t *testing.T, c client.Client, nodePool, pool string) {
+	t.Helper()
+	object := &unstructured.Unstructured{}
+	object.SetAPIVersion("karpenter.sh/v1")
+	object.SetKind("NodePool")
+	object.SetName(nodePool)
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"headstart.dev/warm-pool":%q}}}`, pool)
+	require.NoError(t, c.Patch(t.Context(), object, client.RawPatch("application/merge-patch+json", patch)))
+}
+
+// nodesOf lists the nodes of a NodePool.
+func nodesOf(t *testing.T, c client.Client, nodePool string) []corev1.Node {
+	t.Helper()
+	var list corev1.NodeList
+	require.NoError(t, c.List(t.Context(), &list, client.MatchingLabels{"karpenter.sh/nodepool": nodePool}))
+	return list.Items
 }
