@@ -135,8 +135,8 @@ func (a *PodAddress) namedPort(ctx context.Context, client runtimeapi.RuntimeSer
 	return 0, fmt.Errorf("find port %q: no container of the pod of DaemonSet %s has it", a.Port.StrVal, &a.Pod)
 }
 
-// At is a check of what a pod of this node answers. The address is looked up again whenever the last look failed: a pod
-// that was made anew has another.
+// At is a check of what a pod of this node answers. The address is looked up again when a look there failed: a pod that was
+// made anew has another. One that was just looked up has a second look, which need not share its time with looking up.
 type At struct {
 	Address *PodAddress
 	Make    func(address string) Checker
@@ -146,7 +146,8 @@ type At struct {
 
 // Check looks the address up and then looks there.
 func (p *At) Check(ctx context.Context) Result {
-	if p.found == "" {
+	fresh := p.found == ""
+	if fresh {
 		found, err := p.Address.Find(ctx)
 		if err != nil {
 			return notReady(ReasonNotFound, "%v", err)
@@ -154,7 +155,7 @@ func (p *At) Check(ctx context.Context) Result {
 		p.found = found
 	}
 	result := p.Make(p.found).Check(ctx)
-	if result.Status != True {
+	if result.Status != True && !fresh {
 		p.found = ""
 	}
 	return result
