@@ -58,7 +58,9 @@ func HostPaths(cfg Config) ([]HostPath, error) {
 func read(writable map[string]bool, dirs ...string) {
 	for _, dir := range dirs {
 		dir = filepath.Clean(dir)
-		writable[dir] = writable[dir]
+		if _, there := writable[dir]; !there {
+			writable[dir] = false
+		}
 	}
 }
 
@@ -90,7 +92,7 @@ func capabilitiesOf(p Probe) []string {
 		}
 	case ProbeFile: // in a folder that is open to its owner alone
 		return []string{"DAC_READ_SEARCH"}
-	case ProbeCNI, ProbeCSI, ProbeGPU, ProbeEFA, ProbeSystemd, ProbeHTTP, ProbeTCP: // root's, or no file
+	case ProbeCNI, ProbeCSI, ProbeGPU, ProbeNeuron, ProbeEFA, ProbeDRA, ProbeSystemd, ProbeHTTP, ProbeTCP: // root's, or no file
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,10 +50,5 @@ func TestHostPathsFollowTheConfig(t *testing.T) {
 }
 
 func contains(list []agent.HostPath, path agent.HostPath) bool {
-	for _, other := range list {
-		if other == path {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, path)
 }

@@ -156,10 +156,10 @@ func removeHungLock(dir, path string, seen os.FileInfo) error {
 	}
 	defer func() { _ = guard.Close() }()
 	if err := unix.Flock(int(guard.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil //nolint:nilerr // another one takes over at this moment, and we go on standing by
+		return nil // another one takes over at this moment, and we go on standing by
 	}
 	if at, err := os.Stat(path); err != nil || !os.SameFile(at, seen) {
-		return nil //nolint:nilerr // it has been taken over
+		return nil // it has been taken over
 	}
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("take over: %w", err)

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childState); dir != "" {
 		a, err := newLockAgent(dir, "", "0", logr.Discard())
 		if err == nil {
-			err = a.Run(context.Background()) //nolint:usetesting // it is no test
+			err = a.Run(context.Background())
 		}
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -142,7 +142,7 @@ func TestAnAgentThatIsStoppedLosesItsPlace(t *testing.T) {
 	require.NoError(t, holder.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- holder.Wait() }()
-	t.Cleanup(func() { _ = holder.Process.Kill(); <-ended })
+	t.Cleanup(func() { _ = holder.Process.Kill(); _ = <-ended })
 	socket := filepath.Join(dir, socketName(machineLock))
 	require.Eventually(t, func() bool { _, err := os.Stat(socket); return err == nil }, lockTime, 5*time.Millisecond)
 
@@ -212,7 +212,7 @@ func TestAnAgentThatStandsByServesWhatTheOneThatWorksSays(t *testing.T) {
 	dir, address := t.TempDir(), freeAddress(t)
 	first := runLockAgent(t, dir, "", "0")
 	first.works(t)
-	first.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "of_the_first"}, func() float64 { return 1 }))
+	first.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "of_the_first", Help: "Of the first."}, func() float64 { return 1 }))
 	second := runLockAgent(t, dir, "a", address)
 	second.standsBy(t)
 	require.Eventually(t, func() bool {

@@ -89,10 +89,18 @@ func newChecker(cfg Config, p Probe, csiNode *CSINode) (probe.Checker, error) {
 		return &probe.Neuron{
 			MinDevices: p.MinDevices, DevicePlugin: p.DevicePlugin == nil || *p.DevicePlugin, KubeletDir: p.KubeletDir, SysDir: "/sys", DevDir: "/dev",
 		}, nil
-	case ProbeSystemd:
-		return &probe.Systemd{Unit: p.Unit, Units: systemd.Units{}}, nil
 	case ProbeExec:
 		return &probe.Exec{Command: p.Command, Allowed: cfg.AllowExec || p.AllowExec}, nil
+	default:
+		return newUserChecker(p)
+	}
+}
+
+// newUserChecker makes a checker of what a user names: a unit, an address or a path.
+func newUserChecker(p Probe) (probe.Checker, error) {
+	switch p.Type { //nolint:exhaustive // newChecker has made the others
+	case ProbeSystemd:
+		return &probe.Systemd{Unit: p.Unit, Units: systemd.Units{}}, nil
 	case ProbeHTTP:
 		return &probe.HTTP{URL: p.URL}, nil
 	case ProbeTCP:

@@ -130,7 +130,7 @@ func (t *trials) wait(err error) time.Duration {
 	wait := backoff(t.failures, limit, rand.Int64N)
 	if after, ok := errors.AsType[*AfterError](err); ok {
 		// All nodes of a scale-up are told the same: spread them over another tenth of it.
-		wait = max(wait, after.After+time.Duration(rand.Int64N(int64(after.After)/10+1)))
+		wait = max(wait, after.After+time.Duration(rand.Int64N(int64(after.After)/10+1))) //nolint:gosec // a spread, no secret
 	}
 	return wait
 }

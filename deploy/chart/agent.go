@@ -21,25 +21,25 @@ func agentConfig() node {
 // probeSchema has, for each type, the fields that all types have and its own.
 func probeSchema() node {
 	all := properties(schemaOf(reflect.TypeFor[agent.Probe]()))
-	types, own := []any{}, map[string]bool{}
+	types, own := []string{}, map[string]bool{}
 	for kind, fields := range agent.FieldsOfProbes() {
 		types = append(types, string(kind))
 		for _, field := range fields {
 			own[field] = true
 		}
 	}
-	slices.SortFunc(types, func(a, b any) int { return strings.Compare(a.(string), b.(string)) }) //nolint:forcetypeassert // made above
+	slices.Sort(types)
 	var cases []any
 	for _, kind := range types {
 		allowed := node{}
 		for name, schema := range all {
-			if fields := agent.FieldsOfProbes()[agent.ProbeType(kind.(string))]; !own[name] || slices.Contains(fields, name) { //nolint:forcetypeassert // made above
+			if fields := agent.FieldsOfProbes()[agent.ProbeType(kind)]; !own[name] || slices.Contains(fields, name) {
 				allowed[name] = schema
 			}
 		}
 		cases = append(cases, node{
 			"if":   node{"properties": node{"type": node{"const": kind}}},
-			"then": closed(allowed, requiredOf(agent.ProbeType(kind.(string)))...), //nolint:forcetypeassert // made above
+			"then": closed(allowed, requiredOf(agent.ProbeType(kind))...),
 		})
 	}
 	name := pattern("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
@@ -54,7 +54,7 @@ func probeSchema() node {
 // requiredOf are the fields without which the agent refuses a probe of the type.
 func requiredOf(kind agent.ProbeType) []string {
 	switch kind {
-	case agent.ProbeCSI:
+	case agent.ProbeCSI, agent.ProbeDRA:
 		return []string{"drivers"}
 	case agent.ProbeSystemd:
 		return []string{"unit"}
@@ -66,7 +66,7 @@ func requiredOf(kind agent.ProbeType) []string {
 		return []string{"path"}
 	case agent.ProbeExec:
 		return []string{"command"}
-	case agent.ProbeCNI, agent.ProbeGPU, agent.ProbeEFA:
+	case agent.ProbeCNI, agent.ProbeGPU, agent.ProbeNeuron, agent.ProbeEFA:
 	}
 	return nil
 }
@@ -111,12 +111,12 @@ func schemaOf(t reflect.Type) node {
 
 func structSchema(t reflect.Type) node {
 	fields, required := node{}, []string{}
-	for i := range t.NumField() {
-		name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	for field := range t.Fields() {
+		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if name == "-" || name == "" {
 			continue
 		}
-		fields[name] = schemaOf(t.Field(i).Type)
+		fields[name] = schemaOf(field.Type)
 		if options == "" {
 			required = append(required, name)
 		}

@@ -68,7 +68,7 @@ func dataKeys(fields []metav1.ManagedFieldsEntry) (keys []string, known bool) {
 			continue
 		}
 		var owned map[string]json.RawMessage
-		if err := json.Unmarshal(fields[i].FieldsV1.Raw, &owned); err != nil {
+		if err := json.Unmarshal(fields[i].FieldsV1.GetRawBytes(), &owned); err != nil {
 			return nil, false
 		}
 		for _, part := range []string{"f:data", "f:binaryData", "f:stringData"} {

@@ -89,8 +89,8 @@ func mayHeal(err error) bool {
 	if ofContent(err) {
 		return false
 	}
-	switch status.Code(errors.Unwrap(err)) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
+	code := status.Code(errors.Unwrap(err))
+	if code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.ResourceExhausted {
 		return true
 	}
 	return ofTheMoment.MatchString(err.Error())
@@ -133,22 +133,7 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 	if err != nil {
 		return err
 	}
-	there, err := p.isThere(ctx)
-	switch {
-	case err != nil:
-	case there:
-		if err = s.accept(ctx, p, nil); errors.Is(err, errNotSeen) && cri != nil {
-			err = s.runEngines(ctx, p, []engine{*cri})
-		}
-	default:
-		err = s.runEngines(ctx, p, s.engines)
-	}
-	if err == nil {
-		err = p.findLazy(ctx)
-	}
-	if err == nil && len(p.lazy) == 0 {
-		p.progress.complete()
-	}
+	err = s.bring(ctx, p, cri)
 	// After a failure the lease stays, as what was fetched is used by the next attempt; but for one that waits for room.
 	full := err != nil && errors.Is(err, ErrNoRoom)
 	err = errors.Join(err, release(ctx, err == nil || full))
@@ -158,6 +143,31 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 		err = p.node.afterRoom(err, p.written.Load())
 	}
 	return err
+}
+
+// bring makes a resolved image whole, by whichever engine can, unless it is there.
+func (s *Store) bring(ctx context.Context, p *pull, cri *criEngine) error {
+	there, err := p.isThere(ctx)
+	switch {
+	case err != nil:
+		return err
+	case there:
+		if err = s.accept(ctx, p, nil); errors.Is(err, errNotSeen) && cri != nil {
+			err = s.runEngines(ctx, p, []engine{*cri})
+		}
+	default:
+		err = s.runEngines(ctx, p, s.engines)
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.findLazy(ctx); err != nil {
+		return err
+	}
+	if len(p.lazy) == 0 {
+		p.progress.complete()
+	}
+	return nil
 }
 
 // giveBack removes what is unpacked of an image and not yet a snapshot, as far as no other pull works with it.

@@ -35,14 +35,14 @@ func run(dir string) error {
 		if _, wanted := files[filepath.ToSlash(name)]; wanted || !chart.IsGenerated(filepath.ToSlash(name)) {
 			return nil
 		}
-		return os.Remove(path)
+		return os.Remove(path) //nolint:gosec // in a checkout of its own user
 	})
 	if err != nil {
 		return fmt.Errorf("remove old files: %w", err)
 	}
 	for name, content := range files {
 		path := filepath.Join(dir, filepath.FromSlash(name))
-		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)) //nolint:gosec // sources, as Git has them
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644))
 		if err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
 		}

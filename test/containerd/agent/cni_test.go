@@ -107,6 +107,7 @@ func awsList() string { return list("0.4.0", "aws-cni", awsCNI, egressCNI, portm
 func ciliumList() string {
 	return list("0.3.1", "cilium", `{"type":"cilium-cni","enable-debug":false}`)
 }
+
 func calicoList() string {
 	return list("0.3.1", "k8s-pod-network", calicoPlugin, portmap, bandwidth)
 }

@@ -70,6 +70,7 @@ func TestWritesAreBounded(t *testing.T) {
 	watching.Go(func() { watch(ctx) })
 	before := free(t, ctd.Root())
 	small := func(t *testing.T, name string, entries ...entry) string {
+		t.Helper()
 		img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 		img, err := mutate.Append(img, mutate.Addendum{Layer: layerOf(t, types.OCILayer, tarOf(t, entries...)), MediaType: types.OCILayer})
 		require.NoError(t, err)

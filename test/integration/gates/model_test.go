@@ -71,7 +71,7 @@ func TestModelOfGates(t *testing.T) {
 	c := newClient(t)
 	startController(t, fastConfig())
 	m := &model{
-		t: t, c: c, random: rand.New(rand.NewPCG(seed, 0)), namespace: namespace(t, c), pause: pausePriority(t, c), //nolint:gosec // a seed makes a run repeatable
+		t: t, c: c, random: rand.New(rand.NewPCG(seed, 0)), namespace: namespace(t, c), pause: pausePriority(t, c),
 		policies: map[string]*v1alpha1.GatePolicy{}, late: map[string]time.Time{},
 	}
 	t.Cleanup(func() {

@@ -55,6 +55,7 @@ func FuzzStacksAsContainerdDoes(f *testing.F) {
 }
 
 func requireStackAsContainerd(t *testing.T, seed uint64) {
+	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 7))
 	outer := t.TempDir()
 	logger := logrus.New()

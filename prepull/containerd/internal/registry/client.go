@@ -133,7 +133,7 @@ func (c *Client) open(ctx context.Context, spec reference.Spec) (*Repository, er
 	}
 	for _, h := range registryHosts {
 		if h.Capabilities.Has(docker.HostCapabilityPull) {
-			r.hosts = append(r.hosts, newHost(h, r.renew(h, nil)))
+			r.hosts = append(r.hosts, newHost(h, r.renew(h, nil))) //nolint:contextcheck // what it returns outlives this request
 		}
 	}
 	if len(r.hosts) == 0 {

@@ -142,9 +142,9 @@ func TestReaderDoesWithoutRanges(t *testing.T) {
 		case "gzip":
 			w = gzip.NewWriter(&out)
 		case "deflate":
-			w, _ = flate.NewWriter(&out, 6) //nolint:errcheck // the level is valid
+			w, _ = flate.NewWriter(&out, 6) // the level is valid
 		case "zstd":
-			w, _ = zstd.NewWriter(&out) //nolint:errcheck // without options it cannot fail
+			w, _ = zstd.NewWriter(&out) // without options it cannot fail
 		}
 		_, err := w.Write(data)
 		require.NoError(t, err)

@@ -261,10 +261,10 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 		if err == nil || rd.ctx.Err() != nil || errors.Is(err, errNoRanges) {
 			return err
 		}
-		if more := int(l.got.Load()); more > 0 {
-			if *got += more; !errors.Is(err, errDrip) {
-				failures = 0
-			}
+		more := int(l.got.Load())
+		*got += more
+		if more > 0 && !errors.Is(err, errDrip) {
+			failures = 0
 		}
 		switch {
 		case Terminal(err) && redirect != "":

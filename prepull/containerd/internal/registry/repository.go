@@ -225,7 +225,7 @@ func (r *Repository) logInAgain(ctx context.Context, h *host, refused docker.Aut
 		return r.lookups.explain(h.Host, refusal)
 	}
 	chosen := &login{host: h.Host, username: username, secret: secret}
-	renew := r.renew(h.RegistryHost, chosen)
+	renew := r.renew(h.RegistryHost, chosen) //nolint:contextcheck // see renew
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Authorizer = &authorizer{now: renew(), renew: renew}
