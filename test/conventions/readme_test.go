@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"headstart.dev/test/testenv"
 )
 
 var (
@@ -17,7 +19,7 @@ var (
 	linkTarget = regexp.MustCompile(`\]\(([^)#:]+)\)`)
 	makeTarget = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
 	longFlag   = regexp.MustCompile(`--[a-z][a-z0-9-]*`)
-	command    = regexp.MustCompile(`(headstart-agent|headstart-controller|kubectl[ -]headstart)((?: [a-z]+)*)((?: .*)?)`)
+	command    = regexp.MustCompile(`(headstart-agent|headstart-controller|kubectl[ -]headstart)((?: [a-z]+(?:-[a-z]+)*)*)((?: .*)?)`)
 )
 
 // readmeCode returns every code span and every line of a code block of the README, comments and prompts cut off.
@@ -82,20 +84,15 @@ func TestReadmeNamesOnlyMakeTargetsThatExist(t *testing.T) {
 }
 
 func TestReadmeNamesOnlyCommandsAndFlagsThatExist(t *testing.T) {
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/...")
-	build.Dir = root(t)
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-
 	_, code := readmeCode(t)
 	for _, span := range code {
 		m := command.FindStringSubmatch(span)
 		if m == nil || strings.Contains(span, "/"+m[1]) {
 			continue
 		}
-		binary := strings.ReplaceAll(m[1], " ", "-")
-		help := helpOf(t, filepath.Join(bin, binary), strings.Fields(m[2]))
+		binary, err := testenv.BuildCommand(t.Context(), strings.ReplaceAll(m[1], " ", "-"))
+		require.NoError(t, err)
+		help := helpOf(t, binary, strings.Fields(m[2]))
 		for _, flag := range longFlag.FindAllString(m[3], -1) {
 			require.Contains(t, help, flag, "the README says %q", span)
 		}

@@ -148,6 +148,9 @@ func (r *Registry) resolve(ctx context.Context, ref name.Reference, arch string,
 	if err != nil {
 		return Image{}, err
 	}
+	if manifest.Config.Digest == (v1.Hash{}) {
+		return Image{}, errUnreadable // JSON, and no manifest
+	}
 	for _, layer := range manifest.Layers {
 		out.Layers = append(out.Layers, budget.Layer{Digest: layer.Digest.String(), Bytes: layer.Size})
 	}

@@ -88,7 +88,7 @@ func TestResolveHasADeadline(t *testing.T) {
 	release := make(chan struct{})
 	host := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer close(release)
-	_, err := resolve.New(resolve.Config{Timeout: 50 * time.Millisecond}).Resolve(t.Context(), host+"/hangs:v1", "amd64")
+	_, err := resolve.New(resolve.Config{Timeout: 50 * time.Millisecond, Loopback: true}).Resolve(t.Context(), host+"/hangs:v1", "amd64")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
