@@ -73,59 +73,74 @@ type Decision struct {
 func Evaluate(r *Rule, f *Facts, now time.Time) Decision {
 	d := Decision{Rule: r, State: StateUnbound}
 	if !r.Binds(f.Node) {
-		if from, there := r.stray(f.Node); there && now.Before(from) {
-			d.Recheck = from
-		} else {
-			d.stray = there
-		}
+		d.unbound(f, now)
 		return d
 	}
 	d.existing = f.Node.CreationTimestamp.Time.Before(r.Created)
 	d.blind = f.blind(r)
 	d.recall(f)
-	if r.Foreign {
-		d.State = StateForeign
-		return d
+	switch {
+	case d.settled(f):
+	case d.blind.Required:
+		d.undecided(f, now)
+	default:
+		d.look(f, now)
 	}
-	if r.Suspended {
+	return d
+}
+
+// unbound decides for a node that the rule does not govern: its taint is stray there, or will be.
+func (d *Decision) unbound(f *Facts, now time.Time) {
+	if from, there := d.Rule.stray(f.Node); there && now.Before(from) {
+		d.Recheck = from
+	} else {
+		d.stray = there
+	}
+}
+
+// settled decides, and returns true, where it makes no difference whether what the rule requires is there.
+func (d *Decision) settled(f *Facts) bool {
+	if d.Rule.Foreign {
+		d.State = StateForeign
+		return true
+	}
+	if d.Rule.Suspended {
 		d.State = StateSuspended
-		return d
+		return true
 	}
 	if d.rebooted(f) {
 		d.rearmed = true
 		d.entry = Entry{}
 	}
-	if d.hasEntry && d.entry.State == EntryDone && !r.Continuous {
+	if d.hasEntry && d.entry.State == EntryDone && !d.Rule.Continuous {
 		d.State = StateReleased
-		return d
+		return true
 	}
+	return false
+}
 
-	if d.blind.Required {
-		d.undecided(f, now)
-		return d
-	}
-	v := check(r, f, d.rearmed || d.entry.Rearmed, now)
+// look decides by whether what the rule requires is there.
+func (d *Decision) look(f *Facts, now time.Time) {
+	v := check(d.Rule, f, d.rearmed || d.entry.Rearmed, now)
 	d.Recheck = v.expires
 	d.lasts(f, len(v.unmet) == 0, now)
 	if d.Met {
 		d.State = StateReleased
 		d.delayRelease(f, now)
-		return d
+		return
 	}
 	d.Reasons = v.unmet
 	if d.hasEntry && d.entry.State == EntryTimedOut {
 		d.State = StateTimedOut
-		return d
+		return
 	}
 	if d.ignores(f) {
 		d.State, d.Reasons = StateIgnored, nil
-		return d
+		return
 	}
-	if d.delayHold(f, now) {
-		return d
+	if !d.delayHold(f, now) {
+		d.hold(f, now)
 	}
-	d.hold(f, now)
-	return d
 }
 
 // recall finds what the node's annotations say of the rule.

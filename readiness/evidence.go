@@ -55,8 +55,8 @@ func (m Marks) Without(one Mark) Marks {
 func mark(parts ...string) Mark {
 	h := fnv.New32a()
 	for _, part := range parts {
-		h.Write([]byte(part)) //nolint:errcheck // a hash takes everything
-		h.Write([]byte{0})    //nolint:errcheck // a hash takes everything
+		h.Write([]byte(part))
+		h.Write([]byte{0})
 	}
 	return Mark(h.Sum32())
 }

@@ -20,6 +20,21 @@ const readyLabel = "true"
 
 // labels compares the node's labels with its conditions and with the optional DaemonSets of its rules.
 func (p *planner) labels() {
+	want := p.wantedLabels()
+	p.keepLabels(want)
+	for label, on := range want {
+		p.changeLabel(label, on)
+	}
+	if len(p.change.SetLabels)+len(p.change.RemoveLabels) > 0 {
+		p.change.Urgency = min(p.change.Urgency, UrgencyLabel)
+		slices.Sort(p.change.SetLabels)
+		slices.Sort(p.change.RemoveLabels)
+	}
+}
+
+// wantedLabels says of each label that is decided here whether the node is to have it. A label that was set once and that a
+// rule still names is among them, also where nothing asks for it now.
+func (p *planner) wantedLabels() map[string]bool {
 	want := map[string]bool{}
 	for label, condition := range derivedLabels {
 		c := p.facts.condition(condition)
@@ -38,32 +53,35 @@ func (p *planner) labels() {
 			}
 		}
 	}
+	return want
+}
+
+// keepLabels takes out the labels that stay as they are: those of rules that are suspended, or whose optional DaemonSets
+// cannot be looked at.
+func (p *planner) keepLabels(want map[string]bool) {
 	for i := range p.decisions {
 		d := &p.decisions[i]
+		if d.State != StateSuspended && !d.blind.Optional {
+			continue
+		}
 		for j := range d.Rule.Optional {
-			if d.blind.Optional {
-				delete(want, d.Rule.Optional[j].ReadyLabel) // stays as it is
-			}
+			delete(want, d.Rule.Optional[j].ReadyLabel)
 		}
 	}
-	p.keepSuspended(want)
-	for label, on := range want {
-		have, there := p.facts.Node.Labels[label]
-		_, derived := derivedLabels[label]
-		own := derived || slices.Contains(p.facts.Record.Labels, label)
-		switch {
-		case there && have != readyLabel && !derived:
-			// Somebody else's value: it is left as it is, and is not ours to take off.
-		case on && have != readyLabel:
-			p.change.SetLabels = append(p.change.SetLabels, label)
-		case !on && there && own:
-			p.change.RemoveLabels = append(p.change.RemoveLabels, label)
-		}
-	}
-	if len(p.change.SetLabels)+len(p.change.RemoveLabels) > 0 {
-		p.change.Urgency = min(p.change.Urgency, UrgencyLabel)
-		slices.Sort(p.change.SetLabels)
-		slices.Sort(p.change.RemoveLabels)
+}
+
+// changeLabel notes what is to be written for the label to be on the node, or not to be.
+func (p *planner) changeLabel(label string, on bool) {
+	have, there := p.facts.Node.Labels[label]
+	_, derived := derivedLabels[label]
+	own := derived || slices.Contains(p.facts.Record.Labels, label)
+	switch {
+	case there && have != readyLabel && !derived:
+		// Somebody else's value: it is left as it is, and is not ours to take off.
+	case on && have != readyLabel:
+		p.change.SetLabels = append(p.change.SetLabels, label)
+	case !on && there && own:
+		p.change.RemoveLabels = append(p.change.RemoveLabels, label)
 	}
 }
 
@@ -75,19 +93,6 @@ func (p *planner) governing(yield func(*Decision) bool) {
 			if !yield(d) {
 				return
 			}
-		}
-	}
-}
-
-// keepSuspended takes out the labels of rules that are suspended: they stay as they are.
-func (p *planner) keepSuspended(want map[string]bool) {
-	for i := range p.decisions {
-		d := &p.decisions[i]
-		if d.State != StateSuspended {
-			continue
-		}
-		for j := range d.Rule.Optional {
-			delete(want, d.Rule.Optional[j].ReadyLabel)
 		}
 	}
 }

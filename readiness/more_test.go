@@ -32,7 +32,7 @@ func TestWildcardsThatFindNothingAreNotMet(t *testing.T) {
 		met  bool
 	}{
 		"all of a namespace":      {readiness.DaemonSet{Namespace: "kube-system", Name: "*"}, true},
-		"a typo":                  {readiness.DaemonSet{Namespace: "kube-sytem", Name: "*"}, false},
+		"a typo":                  {readiness.DaemonSet{Namespace: "kubesystem", Name: "*"}, false},
 		"all excepted":            {readiness.DaemonSet{Namespace: "kube-system", Name: "*", Except: []string{"cni"}}, false},
 		"everywhere":              {readiness.DaemonSet{Namespace: "*", Name: "*"}, false},
 		"everywhere but one":      {readiness.DaemonSet{Namespace: "*", Name: "*", Except: []string{"logs/agent"}}, true},
@@ -145,7 +145,7 @@ func TestDamping(t *testing.T) {
 			f.Lasting = func(types.UID) (bool, time.Time, bool) { return met, start, true }
 		}
 	}
-	at := func(d time.Duration) time.Time { return start.Add(d) }
+	at := start.Add
 	for name, tc := range map[string]struct {
 		facts   []func(*readiness.Facts)
 		now     time.Time

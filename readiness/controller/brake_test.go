@@ -37,8 +37,7 @@ func write(e *Engine) (nodes int) {
 func wake(e *Engine) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	due, _ := e.wakes.due(e.now())
-	for _, n := range due {
+	for _, n := range e.wakes.due(e.now()) {
 		e.decide(n)
 	}
 }

@@ -184,7 +184,7 @@ func (e *Engine) recallOne(c *claimRecord) {
 	switch {
 	case entry != nil && entry.stub && c.Until == nil:
 		e.revive(entry, old, c.Spec)
-	case c.Until != nil && !(entry != nil && !entry.stub && readiness.SameTaint(&entry.rule.Taint, &old.Taint) && !entry.rule.DryRun):
+	case c.Until != nil && (entry == nil || entry.stub || !readiness.SameTaint(&entry.rule.Taint, &old.Taint) || entry.rule.DryRun):
 		e.claim(readiness.Claim{Rule: old, Until: c.Until.Time})
 	case entry != nil && !entry.stub:
 		e.retire(old, entry.rule)

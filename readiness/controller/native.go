@@ -103,47 +103,10 @@ type ruleNews struct{ reason, message string }
 
 // setConditions brings the rule's conditions up to date and returns what is worth a Warning: what was not so before.
 func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ruleNews {
-	generation := s.Generation
-	accepted := metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionTrue, Reason: reasonInForce, Message: "the rule is in force"}
-	switch {
-	case s.Invalid != "" && s.InForce:
-		accepted = metav1.Condition{
-			Type: conditionAccepted, Status: metav1.ConditionFalse, Reason: reasonInvalid,
-			Message: s.Invalid + "; the last spec that was understood stays in force",
-		}
-	case s.Invalid != "":
-		accepted = metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionFalse, Reason: reasonInvalid, Message: s.Invalid}
-	case s.Rule.Suspended:
-		accepted.Reason, accepted.Message = reasonSuspended, "the rule is suspended: nothing is written for it, and nodes stay as they are"
-	case s.Rule.DryRun:
-		accepted.Reason, accepted.Message = reasonDryRun, "the rule only counts what it would do"
-	}
-	conflict := metav1.Condition{Type: conditionConflict, Status: metav1.ConditionFalse, Reason: reasonNoConflict}
-	if s.Conflict != "" {
-		conflict = metav1.Condition{Type: conditionConflict, Status: metav1.ConditionTrue, Reason: reasonTaintValue, Message: s.Conflict}
-	}
-	stuck := metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionFalse, Reason: reasonCanBeMet}
-	switch {
-	case s.Unsatisfiable != "":
-		stuck = metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionTrue, Reason: reasonNotTolerated, Message: s.Unsatisfiable}
-	case s.Refused != "":
-		stuck = metav1.Condition{Type: conditionUnsatisfiable, Status: metav1.ConditionTrue, Reason: readiness.ReasonExecNotAllowed, Message: s.Refused}
-	}
-	braked := metav1.Condition{Type: conditionBraked, Status: metav1.ConditionFalse, Reason: reasonWithinBudget}
-	if s.Braked != "" {
-		braked = metav1.Condition{Type: conditionBraked, Status: metav1.ConditionTrue, Reason: reasonBudgetUsedUp, Message: s.Braked}
-	}
-	conditions := []metav1.Condition{accepted, conflict, stuck, braked}
-	conditions = appendTrouble(conditions, status, conditionUndecided, reasonCannotList, s.Undecided)
-	failure := ""
-	if s.Failure != "" {
-		failure = fmt.Sprintf("%d nodes cannot be written: %s", s.Counts.Failing, s.Failure)
-	}
-	conditions = appendTrouble(conditions, status, conditionWriteFailed, reasonRefused, failure)
 	var news []ruleNews
-	for _, c := range conditions {
+	for _, c := range ruleConditions(status, s) {
 		c.Message = bounded(c.Message)
-		c.ObservedGeneration = generation
+		c.ObservedGeneration = s.Generation
 		old := meta.FindStatusCondition(status.Conditions, c.Type)
 		was := old != nil && old.Status == c.Status && (old.Message == c.Message || toldOnce[c.Type])
 		meta.SetStatusCondition(&status.Conditions, c)
@@ -152,6 +115,56 @@ func setConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []ru
 		}
 	}
 	return news
+}
+
+// ruleConditions are the conditions that the rule has now; status is what it says so far.
+func ruleConditions(status *v1alpha1.NodeReadinessRuleStatus, s *RuleStatus) []metav1.Condition {
+	conditions := []metav1.Condition{
+		acceptedCondition(s),
+		problemCondition(conditionConflict, reasonNoConflict, reasonTaintValue, s.Conflict),
+		unsatisfiableCondition(s),
+		problemCondition(conditionBraked, reasonWithinBudget, reasonBudgetUsedUp, s.Braked),
+	}
+	conditions = appendTrouble(conditions, status, conditionUndecided, reasonCannotList, s.Undecided)
+	failure := ""
+	if s.Failure != "" {
+		failure = fmt.Sprintf("%d nodes cannot be written: %s", s.Counts.Failing, s.Failure)
+	}
+	return appendTrouble(conditions, status, conditionWriteFailed, reasonRefused, failure)
+}
+
+// acceptedCondition says whether the rule is understood, and how it is in force.
+func acceptedCondition(s *RuleStatus) metav1.Condition {
+	c := metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionTrue, Reason: reasonInForce, Message: "the rule is in force"}
+	switch {
+	case s.Invalid != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, reasonInvalid, s.Invalid
+		if s.InForce {
+			c.Message += "; the last spec that was understood stays in force"
+		}
+	case s.Rule.Suspended:
+		c.Reason, c.Message = reasonSuspended, "the rule is suspended: nothing is written for it, and nodes stay as they are"
+	case s.Rule.DryRun:
+		c.Reason, c.Message = reasonDryRun, "the rule only counts what it would do"
+	}
+	return c
+}
+
+// unsatisfiableCondition says whether the rule waits for what cannot come: pods that its taint keeps away, or a probe that
+// agents do not run.
+func unsatisfiableCondition(s *RuleStatus) metav1.Condition {
+	if s.Unsatisfiable == "" {
+		return problemCondition(conditionUnsatisfiable, reasonCanBeMet, readiness.ReasonExecNotAllowed, s.Refused)
+	}
+	return problemCondition(conditionUnsatisfiable, reasonCanBeMet, reasonNotTolerated, s.Unsatisfiable)
+}
+
+// problemCondition is True with reason where message says that there is the problem, and False with without otherwise.
+func problemCondition(kind, without, reason, message string) metav1.Condition {
+	if message == "" {
+		return metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: without}
+	}
+	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message}
 }
 
 // appendTrouble adds a condition that is there only once there was such trouble.

@@ -98,16 +98,13 @@ func (w *wakes) cancel(n *node) {
 	}
 }
 
-// due takes out the nodes whose time has come and says when the next one comes; zero for never.
-func (w *wakes) due(now time.Time) (nodes []*node, next time.Time) {
-	for len(w.heap) > 0 {
-		if first := w.heap[0]; now.Before(first.wakeAt) {
-			return nodes, first.wakeAt
-		}
+// due takes out the nodes whose time has come.
+func (w *wakes) due(now time.Time) (nodes []*node) {
+	for len(w.heap) > 0 && !now.Before(w.heap[0].wakeAt) {
 		//nolint:errcheck,forcetypeassert // the heap holds nothing else
 		nodes = append(nodes, heap.Pop(&w.heap).(*node))
 	}
-	return nodes, time.Time{}
+	return nodes
 }
 
 // first is when the next node is due; zero for never.

@@ -1,11 +1,10 @@
 package controller
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // deviceIndex is what is known of the ResourceSlices of nodes. The zero index knows none.

@@ -156,31 +156,38 @@ func (e *Engine) takeStatus() []pendingStatus {
 		if entry == nil || entry.source == nil || !entry.stub && entry.blind.Required && entry.blind.Why == "" {
 			continue
 		}
-		s := RuleStatus{Rule: entry.rule, Generation: entry.generation, InForce: !entry.stub && !entry.unknown, Invalid: entry.invalid, timedOut: entry.timedOut}
-		entry.timedOut = timedOut{}
-		if s.InForce {
-			s.Counts, s.Conflict, s.Unsatisfiable = entry.counts, e.conflict(entry.rule), e.unsatisfiable(entry.rule)
-			s.Undecided = entry.trouble
-		}
-		if s.Counts.Failing > 0 {
-			s.Failure = e.failure(entry.rule)
-		}
-		if s.Counts.Refused > 0 {
-			s.Refused = entry.rule.ProbesRefused()
-		}
-		if s.InForce && s.Invalid == "" && entry.rule.HasExec() && !entry.runsExec {
-			s.Invalid = entry.rule.ExecRefused()
-		}
-		if s.InForce && entry.counts.Braked > 0 {
-			s.Braked = entry.rule.BudgetUsedUp(int(entry.counts.Braked))
-		}
-		if s.InForce && entry.rule.Form == readiness.FormUpstream {
-			s.View = e.view(entry.rule)
-		}
+		s := e.statusOf(entry)
+		s.timedOut, entry.timedOut = entry.timedOut, timedOut{}
 		out = append(out, pendingStatus{RuleStatus: s, source: entry.source})
 	}
 	clear(e.dirtyRules)
 	return out
+}
+
+// statusOf says how the rule does; e.mu is held.
+func (e *Engine) statusOf(entry *ruleEntry) RuleStatus {
+	rule := entry.rule
+	s := RuleStatus{Rule: rule, Generation: entry.generation, InForce: !entry.stub && !entry.unknown, Invalid: entry.invalid}
+	if !s.InForce {
+		return s
+	}
+	s.Counts, s.Conflict, s.Unsatisfiable, s.Undecided = entry.counts, e.conflict(rule), e.unsatisfiable(rule), entry.trouble
+	if s.Counts.Failing > 0 {
+		s.Failure = e.failure(rule)
+	}
+	if s.Counts.Refused > 0 {
+		s.Refused = rule.ProbesRefused()
+	}
+	if s.Invalid == "" && rule.HasExec() && !entry.runsExec {
+		s.Invalid = rule.ExecRefused()
+	}
+	if s.Counts.Braked > 0 {
+		s.Braked = rule.BudgetUsedUp(int(s.Counts.Braked))
+	}
+	if rule.Form == readiness.FormUpstream {
+		s.View = e.view(rule)
+	}
+	return s
 }
 
 func (e *Engine) remark(uid types.UID) {

@@ -23,12 +23,7 @@ func (e *Engine) lookForUnclaimed(n *node, now time.Time) time.Time {
 	if len(e.unseen) > 0 || e.leading && !e.recalled {
 		return time.Time{}
 	}
-	for i := range n.facts.Node.Spec.Taints {
-		if t := &n.facts.Node.Spec.Taints[i]; strings.HasPrefix(t.Key, readiness.TaintPrefix) && !e.startup(t) && !e.claimed(t) {
-			n.unclaimed = readiness.TaintID(t)
-			break
-		}
-	}
+	n.unclaimed = e.unclaimedTaint(n.facts.Node)
 	due := n.facts.Node.CreationTimestamp.Add(unclaimedAfter)
 	if n.unclaimed == "" || !e.leading {
 		n.toldUnclaimed = ""
@@ -45,6 +40,16 @@ func (e *Engine) lookForUnclaimed(n *node, now time.Time) time.Time {
 	}
 	n.toldUnclaimed = n.unclaimed
 	return time.Time{}
+}
+
+// unclaimedTaint is the node's first taint under our own prefix that nothing accounts for; "" for none.
+func (e *Engine) unclaimedTaint(node *corev1.Node) string {
+	for i := range node.Spec.Taints {
+		if t := &node.Spec.Taints[i]; strings.HasPrefix(t.Key, readiness.TaintPrefix) && !e.startup(t) && !e.claimed(t) {
+			return readiness.TaintID(t)
+		}
+	}
+	return ""
 }
 
 // claimed says whether a rule that is gone, or one that is not known yet, claims the taint.

@@ -13,8 +13,7 @@ func (e *Engine) clock(ctx context.Context) {
 	for {
 		e.mu.Lock()
 		now := e.now()
-		due, _ := e.wakes.due(now)
-		for _, n := range due {
+		for _, n := range e.wakes.due(now) {
 			e.decide(n)
 		}
 		if !e.settleAt.IsZero() && !now.Before(e.settleAt) {

@@ -124,7 +124,8 @@ func TestPod(t *testing.T) {
 		},
 		"nobody else holds it": {
 			func(p *corev1.Pod) { p.Spec.SchedulingGates = p.Spec.SchedulingGates[:1] }, false,
-			[]string{"policy config lifts it at the latest in 4m0s"}, inspect.PodGated,
+			[]string{"policy config lifts it at the latest in 4m0s"},
+			inspect.PodGated,
 		},
 		"all is there": {func(*corev1.Pod) {}, true, []string{"about to be lifted"}, inspect.PodGated},
 		"on a node":    {func(p *corev1.Pod) { p.Spec.NodeName = "a" }, true, []string{"on node a"}, inspect.PodScheduled},
