@@ -23,6 +23,8 @@ func TestHostPathsFollowTheConfig(t *testing.T) {
 		"a kubelet's own root": {"kubeletDir: /data/kubelet\nprobes: [{name: csi, type: csi, drivers: [a]}]", []agent.HostPath{{"/data/kubelet/plugins", false}, {"/data/kubelet/plugins_registry", false}, {"/data/kubelet/pods-api", false}}, nil},
 		"a probe's own root":   {"probes: [{name: csi, type: csi, drivers: [a], kubeletDir: /k}]", []agent.HostPath{{"/k/plugins", false}, {"/k/plugins_registry", false}}, nil},
 		"GPU":                  {"probes: [{name: gpu, type: gpu}]", []agent.HostPath{{"/run/dbus", false}, {"/run/nvidia", false}, {"/var/lib/kubelet/device-plugins", false}, {"/var/lib/kubelet/pod-resources", false}}, nil},
+		"Neuron":               {"probes: [{name: neuron, type: neuron}]", []agent.HostPath{{"/var/lib/kubelet/device-plugins", false}, {"/var/lib/kubelet/pod-resources", false}}, nil},
+		"DRA":                  {"probes: [{name: dra, type: dra, drivers: [gpu.nvidia.com]}]", []agent.HostPath{{"/var/lib/kubelet/plugins", false}, {"/var/lib/kubelet/plugins_registry", false}}, nil},
 		"any plugin":           {"probes: [{name: cni, type: cni}]", []agent.HostPath{{"/etc/cni/net.d", false}, {"/var/run/aws-node", false}, {"/var/run/cilium", false}}, nil},
 		"one plugin":           {"probes: [{name: cni, type: cni, plugin: calico, confDir: /c}]", []agent.HostPath{{"/c", false}}, nil},
 		"the network":          {"probes: [{name: a, type: http, url: 'http://a'}, {name: b, type: tcp, address: 'a:1'}, {name: c, type: grpc, address: 'a:1'}]", nil, nil},

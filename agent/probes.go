@@ -87,7 +87,7 @@ func newChecker(cfg Config, p Probe, csiNode *CSINode) (probe.Checker, error) {
 		return &probe.DRA{Drivers: p.Drivers, KubeletDir: p.KubeletDir, Slices: csiNode}, nil
 	case ProbeNeuron:
 		return &probe.Neuron{
-			MinDevices: p.MinDevices, DevicePlugin: p.DevicePlugin == nil || *p.DevicePlugin, KubeletDir: p.KubeletDir, SysDir: "/sys", DevDir: "/dev",
+			MinDevices: p.MinDevices, DevicePlugin: p.DevicePlugin == nil || *p.DevicePlugin, KubeletDir: p.KubeletDir, SysDir: "/sys",
 		}, nil
 	case ProbeExec:
 		return &probe.Exec{Command: p.Command, Allowed: cfg.AllowExec || p.AllowExec}, nil

@@ -42,6 +42,16 @@ func (p *GPU) HostPaths() []string {
 // HostPaths is where the device files are. /sys is in every container.
 func (p *EFA) HostPaths() []string { return []string{filepath.Join(p.DevDir, "infiniband")} }
 
+// HostPaths is where device plugins register, and what the kubelet hands out. /sys is in every container.
+func (p *Neuron) HostPaths() []string {
+	return []string{filepath.Join(p.KubeletDir, "device-plugins"), filepath.Join(p.KubeletDir, "pod-resources")}
+}
+
+// HostPaths is where drivers and their registrars listen.
+func (p *DRA) HostPaths() []string {
+	return []string{filepath.Join(p.KubeletDir, "plugins"), filepath.Join(p.KubeletDir, "plugins_registry")}
+}
+
 // HostPaths is where systemd answers.
 func (p *Systemd) HostPaths() []string { return []string{dbusDir} }
 

@@ -2,6 +2,8 @@ package probe
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,8 +16,8 @@ type Neuron struct {
 	MinDevices int
 	// DevicePlugin says that a device plugin hands them to the kubelet; false where a DRA driver does.
 	DevicePlugin bool
-	// KubeletDir is the kubelet's root folder; SysDir and DevDir are /sys and /dev.
-	KubeletDir, SysDir, DevDir string
+	// KubeletDir is the kubelet's root folder; SysDir is /sys.
+	KubeletDir, SysDir string
 }
 
 // neuronDevices are Inferentia (1 and 2) and Trainium (1 to 3) on the PCI bus; their vendor is that of an EFA.
@@ -26,7 +28,7 @@ var neuronDevices = map[string]bool{
 	"0x7164": true, "0x7364": true, "0x7564": true, "0x7565": true, // Trainium, Trainium2, Trainium3
 }
 
-// neuronFile is the device file of one device: /dev/neuron0.
+// neuronFile is one device in its class: /sys/class/neuron_device/neuron0.
 var neuronFile = regexp.MustCompile(`^neuron[0-9]+$`)
 
 // Check counts.
@@ -44,8 +46,9 @@ func (p *Neuron) Check(ctx context.Context) Result {
 	if _, err := os.Stat(filepath.Join(p.SysDir, "module/neuron")); err != nil {
 		return notReady(ReasonDriverNotLoaded, "the Neuron kernel module is not loaded yet")
 	}
-	files, err := os.ReadDir(p.DevDir)
-	if err != nil {
+	// A container sees the kernel's devices, and of /dev its own alone.
+	files, err := os.ReadDir(filepath.Join(p.SysDir, "class/neuron_device"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return notReady(ReasonInvalid, "%v", err)
 	}
 	have := 0
@@ -65,7 +68,7 @@ func (p *Neuron) Check(ctx context.Context) Result {
 	return ready("%d Neuron devices work", have)
 }
 
-// Watch sees device files come, and plugins.
+// Watch sees plugins come; of devices sysfs sends no event.
 func (p *Neuron) Watch(ctx context.Context, wake func()) error {
-	return watchDirs(ctx, wake, p.DevDir, filepath.Join(p.KubeletDir, "device-plugins"))
+	return watchDirs(ctx, wake, filepath.Join(p.KubeletDir, "device-plugins"))
 }

@@ -14,7 +14,7 @@ import (
 
 func TestNeuron(t *testing.T) {
 	root := socketDir(t)
-	neuron := &probe.Neuron{DevicePlugin: true, KubeletDir: root, SysDir: filepath.Join(root, "sys"), DevDir: filepath.Join(root, "dev")}
+	neuron := &probe.Neuron{DevicePlugin: true, KubeletDir: root, SysDir: filepath.Join(root, "sys")}
 	write := func(path, content string) {
 		t.Helper()
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755))
@@ -29,12 +29,12 @@ func TestNeuron(t *testing.T) {
 	}
 	require.Equal(t, probe.ReasonDriverNotLoaded, look(t, neuron, childTime).Reason)
 	write("sys/module/neuron/version", "2.24")
-	write("dev/neuron0", "")
-	write("dev/neuron_core", "")
+	write("sys/class/neuron_device/neuron0", "")
+	write("sys/class/neuron_device/neuron_core", "")
 	result := look(t, neuron, childTime)
 	require.Equal(t, probe.ReasonDevicesMissing, result.Reason)
 	require.Contains(t, result.Message, "1 of 2")
-	write("dev/neuron1", "")
+	write("sys/class/neuron_device/neuron1", "")
 	require.Equal(t, probe.ReasonDevicePluginNotReady, look(t, neuron, childTime).Reason)
 	kubelet := &allocatable{resource: "aws.amazon.com/neuroncore"}
 	serve(t, listen(t, "unix", filepath.Join(root, "pod-resources/kubelet.sock")), func(s *grpc.Server) {

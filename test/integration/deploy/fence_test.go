@@ -175,6 +175,9 @@ func makeFenced(t *testing.T, c client.Client) {
 		require.NoError(t, c.Create(t.Context(), obj))
 		t.Cleanup(func() { _ = c.Delete(context.WithoutCancel(t.Context()), obj) })
 	}
+	// A new Node is given node.kubernetes.io/not-ready, whatever it says of its taints.
+	require.NoError(t, c.Patch(t.Context(), object(t, `{apiVersion: v1, kind: Node, metadata: {name: fenced}}`), client.RawPatch(types.MergePatchType,
+		[]byte(`{"spec":{"taints":[{"key":"security.example.com/quarantine","effect":"NoExecute"}]}}`))))
 	for _, text := range []string{
 		nodePool("opted", "annotations: {headstart.dev/warm-pool: team/web}"), nodePool("prod-static", ""),
 		nodeClaim("booting", ""), nodeClaim("working", ""), nodeClaim("bound", "annotations: {headstart.dev/rule: gpu}"),

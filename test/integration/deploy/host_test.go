@@ -1,9 +1,9 @@
 package deploy_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -25,6 +25,8 @@ probes:
 - {name: csi, type: csi, drivers: [ebs.csi.aws.com]}
 - {name: gpu, type: gpu}
 - {name: efa, type: efa}
+- {name: neuron, type: neuron}
+- {name: dra, type: dra, drivers: [gpu.nvidia.com]}
 - {name: a, type: systemd, unit: a.service}
 - {name: b, type: http, url: "http://127.0.0.1:1/", initialDelay: 1s, period: 250ms, failureThreshold: 5}
 - {name: c, type: tcp, address: "127.0.0.1:1"}
@@ -54,9 +56,13 @@ func templateConfig(t *testing.T, config string) ([]*unstructured.Unstructured, 
 	}
 	text, err := yaml.Marshal(map[string]any{"agent": map[string]any{"config": fields}})
 	require.NoError(t, err)
-	values := filepath.Join(t.TempDir(), "values.yaml")
-	require.NoError(t, os.WriteFile(values, text, 0o600))
-	out, errs, err := helmCommand(t, "template", nil, "-f", values)
+	// Helm splits the paths of values files at commas, and a test's own folder has its name.
+	values, err := os.CreateTemp("", "values-*.yaml")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.Remove(values.Name())) })
+	_, err = values.Write(text)
+	require.NoError(t, errors.Join(err, values.Close()))
+	out, errs, err := helmCommand(t, "template", nil, "-f", values.Name())
 	if err != nil {
 		return nil, errs, err
 	}

@@ -109,6 +109,7 @@ func (a api) namespace(t *testing.T, name string) {
 func TestShippedManifestsApply(t *testing.T) {
 	a := newAPI(t)
 	a.namespace(t, namespace)
+	a.namespace(t, "shop") // whose pull secret the example is of
 	for _, pattern := range []string{"deploy/policies/*.yaml", "deploy/warmpool/*.yaml", "deploy/examples/*.yaml", "deploy/admission/*.yaml"} {
 		for file, objects := range readManifests(t, pattern) {
 			require.NotEmpty(t, objects, file)

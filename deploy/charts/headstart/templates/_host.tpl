@@ -29,10 +29,12 @@ which a test holds it to.
 {{- if and (or (not $address) (contains "://" $address)) (has $plugin (list "auto" "aws-vpc-cni")) }}{{ $read = append $read "/var/run/aws-node" }}{{ end }}
 {{- if and (not $address) (has $plugin (list "auto" "cilium")) }}{{ $read = append $read "/var/run/cilium" }}{{ end }}
 {{- end }}
-{{- else if eq .type "csi" }}
+{{- else if has .type (list "csi" "dra") }}
 {{- $read = concat $read (list (printf "%s/plugins" $root) (printf "%s/plugins_registry" $root)) }}
 {{- else if eq .type "gpu" }}
 {{- $read = concat $read (list (printf "%s/device-plugins" $root) (printf "%s/pod-resources" $root) "/run/nvidia" "/run/dbus") }}
+{{- else if eq .type "neuron" }}
+{{- $read = concat $read (list (printf "%s/device-plugins" $root) (printf "%s/pod-resources" $root)) }}
 {{- else if eq .type "efa" }}
 {{- $read = append $read "/dev/infiniband" }}
 {{- else if eq .type "systemd" }}
