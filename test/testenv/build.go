@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"path/filepath"
 
 	"headstart.dev/test/testenv/internal/binaries"
 )
@@ -28,10 +27,9 @@ func BuildEverything(ctx context.Context, progress io.Writer) error {
 	return nil
 }
 
-// Helm returns the path of Helm, built from its module.
-func Helm(ctx context.Context, progress io.Writer) (string, error) {
-	dir, err := binaries.HelmModule.Ensure(ctx, progress)
-	return filepath.Join(dir, binaries.Helm), err
+// DeployTools returns the folder that holds helm and kustomize, built from their module.
+func DeployTools(ctx context.Context, progress io.Writer) (string, error) {
+	return binaries.HelmModule.Ensure(ctx, progress)
 }
 
 // BuildCommand returns the path of one of the project's commands, for example "headstart-agent", compiled as for a release

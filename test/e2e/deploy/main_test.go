@@ -94,12 +94,9 @@ type helm struct{ bin, kubeconfig string }
 
 func newHelm(t *testing.T, kubeconfig string) helm {
 	t.Helper()
-	h := helm{bin: filepath.Join(t.TempDir(), "helm"), kubeconfig: kubeconfig}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", h.bin, "helm.sh/helm/v3/cmd/helm")
-	build.Dir = filepath.Join(root, "test/tools/deploy")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return h
+	dir, err := testenv.DeployTools(t.Context(), os.Stderr)
+	require.NoError(t, err)
+	return helm{bin: filepath.Join(dir, "helm"), kubeconfig: kubeconfig}
 }
 
 func (h helm) run(t *testing.T, args ...string) {

@@ -56,7 +56,7 @@ var writes = map[string]write{
 		patch: `{"metadata":{"annotations":{"headstart.dev/timeline":"{}","headstart.dev/images":"{}"}},"status":{"conditions":[{"type":"headstart.dev/CNIReady","status":"True"}]}}`,
 	},
 	"own conditions of another node":      {other: true, subresource: "status", patch: `{"status":{"conditions":[{"type":"headstart.dev/CNIReady","status":"True"}]}}`},
-	"a foreign condition":                 {subresource: "status", kubelet: true, patch: `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`},
+	"a foreign condition":                 {subresource: "status", kubelet: true, patch: `{"status":{"conditions":[{"type":"Ready","status":"True","message":"IDENTITY"}]}}`},
 	"the removal of a foreign condition":  {subresource: "status", kubelet: true, patch: `{"status":{"conditions":[{"$patch":"delete","type":"Ready"}]}}`},
 	"capacity":                            {subresource: "status", kubelet: true, patch: `{"status":{"capacity":{"nvidia.com/gpu":"8"}}}`},
 	"allocatable":                         {subresource: "status", kubelet: true, patch: `{"status":{"allocatable":{"cpu":"1000"}}}`},
@@ -130,7 +130,7 @@ func TestEachIdentityMayWriteWhatItNeedsAndNothingElse(t *testing.T) {
 					}
 					before, err := admin(t).CoreV1().Nodes().Get(t.Context(), target, metav1.GetOptions{})
 					require.NoError(t, err)
-					_, err = client.CoreV1().Nodes().Patch(t.Context(), target, types.StrategicMergePatchType, []byte(tc.patch), metav1.PatchOptions{}, subresources...)
+					_, err = client.CoreV1().Nodes().Patch(t.Context(), target, types.StrategicMergePatchType, []byte(strings.ReplaceAll(tc.patch, "IDENTITY", identity)), metav1.PatchOptions{}, subresources...)
 					switch {
 					case tc.ignored && err == nil:
 					case tc.allowed || identity == "node" && tc.kubelet:

@@ -39,19 +39,13 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "headstart-deploy-")
+	dir, err := testenv.DeployTools(context.Background(), os.Stderr) // a first build has no limit
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	helm, kustomize = filepath.Join(dir, "helm"), filepath.Join(dir, "kustomize")
-	build := exec.CommandContext(ctx, "go", "build", "-o", dir, "helm.sh/helm/v3/cmd/helm", "sigs.k8s.io/kustomize/kustomize/v5")
-	build.Dir = toolsDir
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build helm and kustomize: %w: %s", err, out)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
 	crds := []string{"deploy/crd"}
 	for module, sub := range map[string]string{
 		"github.com/aws/karpenter-provider-aws":              "pkg/apis/crds",

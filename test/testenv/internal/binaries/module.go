@@ -34,6 +34,7 @@ var mainModule = Module{packages: map[string]string{
 // The names of servers and tools that have modules of their own.
 const (
 	Helm            = "helm"
+	Kustomize       = "kustomize"
 	Karpenter       = "karpenter-kwok"
 	SOCI            = "soci"
 	SOCISnapshotter = "soci-snapshotter-grpc"
@@ -50,7 +51,9 @@ var (
 		Containerd: "github.com/containerd/containerd/v2/cmd/containerd",
 		Shim:       "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 	}}
-	HelmModule = Module{dir: "deploy", packages: map[string]string{Helm: "helm.sh/helm/v3/cmd/helm"}}
+	HelmModule = Module{dir: "deploy", packages: map[string]string{
+		Helm: "helm.sh/helm/v3/cmd/helm", Kustomize: "sigs.k8s.io/kustomize/kustomize/v5",
+	}}
 	SOCIModule = Module{dir: "soci", cgo: true, packages: map[string]string{
 		SOCI:            "github.com/awslabs/soci-snapshotter/cmd/soci",
 		SOCISnapshotter: "github.com/awslabs/soci-snapshotter/cmd/soci-snapshotter-grpc",
