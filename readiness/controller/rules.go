@@ -155,6 +155,9 @@ func (e *Engine) retire(old, next *readiness.Rule) {
 		return
 	}
 	until := e.now().Add(e.longestTimeout(old))
+	if next != nil && next.DryRun {
+		until = e.now() // what it holds is let go; a dry run writes nothing to nodes that come with the taint later
+	}
 	if next == nil || next.DryRun || !readiness.SameTaint(&old.Taint, &next.Taint) {
 		e.claim(readiness.Claim{Rule: old, Until: until})
 		return

@@ -145,13 +145,15 @@ func (b *capacityBuffer) applyTemplate(ctx context.Context, wp *v1alpha1.WarmPoo
 	return nil
 }
 
+// release takes away what is left of a time in which the pool had this backend. Where the controller may not look, the
+// backend was never granted to it, and nothing of its can be there: that must not stop a pool of another backend.
 func (b *capacityBuffer) release(ctx context.Context, wp *v1alpha1.WarmPool) error {
 	buffer := newBuffer(wp)
 	err := b.live.Get(ctx, client.ObjectKeyFromObject(wp), buffer)
 	if err == nil && metav1.IsControlledBy(buffer, wp) {
 		err = b.client.Delete(ctx, buffer)
 	}
-	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) && !meta.IsNoMatchError(err) {
 		return fmt.Errorf("delete CapacityBuffer of warm pool: %w", err)
 	}
 	var template corev1.PodTemplate
@@ -159,7 +161,7 @@ func (b *capacityBuffer) release(ctx context.Context, wp *v1alpha1.WarmPool) err
 	if err == nil && metav1.IsControlledBy(&template, wp) {
 		err = b.client.Delete(ctx, &template)
 	}
-	if client.IgnoreNotFound(err) != nil {
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
 		return fmt.Errorf("delete PodTemplate of warm pool: %w", err)
 	}
 	return nil
