@@ -27,6 +27,8 @@ type Existence struct {
 	// Unknown says that nobody could find out yet; Problem says why not, where it is known.
 	Unknown bool
 	Problem string
+	// Denied says that nobody may find out.
+	Denied bool
 	// Names are the keys of a ConfigMap or a Secret, where they are known, and the pull secrets of a ServiceAccount.
 	Names      []string
 	NamesKnown bool

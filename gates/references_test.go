@@ -179,3 +179,16 @@ func TestWhatIsMissing(t *testing.T) {
 		})
 	}
 }
+
+// By default the controller may not read ConfigMaps and Secrets: a pod that names one must not wait for its deadline.
+func TestWhatNobodyMayReadIsNotWaitedFor(t *testing.T) {
+	pod := &Pod{Namespace: "default"}
+	pod.references.Objects = []objectRef{{KindConfigMap, "flags"}, {KindSecret, "token"}, {KindServiceAccount, "robot"}}
+	ask := func(is Existence) []Unmet {
+		return referencesRequirement{}.unmet(pod, Facts{Exists: func(Dependency) Existence { return is }})
+	}
+	require.Len(t, ask(Existence{Unknown: true, Problem: "the server is away"}), 3)
+	denied := ask(Existence{Unknown: true, Denied: true, Problem: "forbidden"})
+	require.Len(t, denied, 1)
+	require.Equal(t, KindServiceAccount, denied[0].Dependency.Kind)
+}

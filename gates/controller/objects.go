@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -63,6 +64,7 @@ type kindWatch struct {
 	store   toolscache.Store
 	synced  func() bool
 	problem string // why it is not synced
+	denied  bool   // the last answer was that this controller may not list them
 }
 
 // start gives the watches their life.
@@ -81,7 +83,7 @@ func (o *objects) exists(dependency gates.Dependency) gates.Existence {
 	if watch == nil || !watch.synced() {
 		out := gates.Existence{Unknown: true}
 		if watch != nil {
-			out.Problem = watch.problem
+			out.Problem, out.Denied = watch.problem, watch.denied
 		}
 		return out
 	}
@@ -163,7 +165,7 @@ func (o *objects) informer(kind gates.Kind) toolscache.SharedIndexInformer {
 func (o *objects) failed(watch *kindWatch, err error) {
 	o.mu.Lock()
 	first := watch.problem == ""
-	watch.problem = err.Error()
+	watch.problem, watch.denied = err.Error(), apierrors.IsForbidden(err)
 	o.mu.Unlock()
 	if first {
 		o.answered()
