@@ -182,7 +182,7 @@ func TestWhatIsMissing(t *testing.T) {
 
 // By default the controller may not read ConfigMaps and Secrets: a pod that names one must not wait for its deadline.
 func TestWhatNobodyMayReadIsNotWaitedFor(t *testing.T) {
-	pod := &Pod{Namespace: "default"}
+	pod := &Pod{Namespace: "default", Shape: &Shape{}}
 	pod.references.Objects = []objectRef{{KindConfigMap, "flags"}, {KindSecret, "token"}, {KindServiceAccount, "robot"}}
 	ask := func(is Existence) []Unmet {
 		return referencesRequirement{}.unmet(pod, Facts{Exists: func(Dependency) Existence { return is }})
