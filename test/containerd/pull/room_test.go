@@ -32,7 +32,7 @@ import (
 // behind, and goes on once there is room.
 func TestFreeSpaceFloor(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
-	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{NoDisk: true, Registry: reg})
 	img, ref := push(t, reg, "floor", 2*mib)
 	for _, engine := range []string{containerd.EngineDirect, containerd.EngineClient, containerd.EngineCRI} {
 		t.Run(engine, func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestFreeSpaceFloor(t *testing.T) {
 func TestWritesAreBounded(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
 	grow := smallDisk(t, 400*mib, 100_000)
-	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{NoDisk: true, Registry: reg})
 	const floor = 100 * mib
 	bounded := func(c *containerd.Config) { c.MinFreeBytes, c.MinFreePercent = floor, 0 }
 	var lowest atomic.Int64
@@ -145,7 +145,7 @@ func TestDiskBecomesFull(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
 			grow := smallDisk(t, tc.bytes, tc.inodes)
-			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
+			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{NoDisk: true, Registry: reg})
 			img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 			img, err := mutate.Append(img,
 				mutate.Addendum{Layer: program(t), MediaType: types.OCILayer},
@@ -188,7 +188,7 @@ func TestDiskIsFilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
 			smallDisk(t, 256*mib, 100_000)
-			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg, KeepLayers: tc.keep})
+			ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{NoDisk: true, Registry: reg, KeepLayers: tc.keep})
 			img, ref := push(t, reg, "filled", 24*mib)
 			store := newStore(t, ctd, func(c *containerd.Config) {
 				c.MinFreeBytes, c.MinFreePercent, c.Bandwidth = 1, 0, 16*mib

@@ -35,7 +35,9 @@ func TestGateHasItsImagePulled(t *testing.T) {
 	require.NoError(t, c.Create(t.Context(), &gatesv1alpha1.GatePolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "image-preload"},
 		Spec: gatesv1alpha1.GatePolicySpec{
-			GateName: gate, Requires: []gatesv1alpha1.Requirement{{Images: &gatesv1alpha1.ImagesRequirement{MinNodes: 1, Pull: true}}},
+			GateName: gate, Requires: []gatesv1alpha1.Requirement{{Images: &gatesv1alpha1.ImagesRequirement{
+				MinNodes: 1, Pull: true, Allow: []string{c.reg.Host()}, // nobody in this cluster has used it yet
+			}}},
 		},
 	}))
 	c.reg.Proxy.SetBandwidth(64 << 10)
