@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"crypto/tls"
 	"fmt"
 	"strings"
 
@@ -67,6 +68,15 @@ func (cp *ControlPlane) writeKubeconfig(user string, groups ...string) (string, 
 	}
 	name := strings.NewReplacer(":", "_", "/", "_").Replace(strings.Join(append([]string{user}, groups...), "+"))
 	return cp.work.Write(content, name+".kubeconfig")
+}
+
+// ServingCertificate is the API server's, for a test that stands between it and its clients.
+func (cp *ControlPlane) ServingCertificate() (tls.Certificate, error) {
+	certificate, err := tls.LoadX509KeyPair(cp.work.Path("serving.crt"), cp.work.Path("serving.key"))
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("load the API server's certificate: %w", err)
+	}
+	return certificate, nil
 }
 
 // mustClient cannot fail in a living program: it needs nothing but the system's random source, whose failure ends the

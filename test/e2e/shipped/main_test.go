@@ -1,24 +1,19 @@
-// Package deploy_test installs the chart, from our own images, on a real node: control plane, scheduler, controller
-// manager, registry, containerd and kubelet; then it upgrades and uninstalls it.
-package deploy_test
+// Package shipped_test tests what ships: it installs the chart with its default values, from our images as they are
+// released, on a real node (control plane, scheduler, controller manager, registry, containerd, kubelet), has that
+// installation do what the product is for, under faults too, and upgrades and uninstalls it.
+package shipped_test
 
 import (
-	"context"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netlink"
-	"k8s.io/client-go/rest"
 
 	"headstart.dev/deploy/image"
 	"headstart.dev/test/testenv"
@@ -33,47 +28,6 @@ const (
 	patience = 90 * time.Second
 	look     = 100 * time.Millisecond
 )
-
-// serveServiceIP makes the API server's Service address lead to it, from this machine and from its pods, as kube-proxy does.
-func serveServiceIP(t *testing.T, config *rest.Config) {
-	t.Helper()
-	lo, err := netlink.LinkByName("lo")
-	require.NoError(t, err)
-	addr, err := netlink.ParseAddr(serviceIP + "/32")
-	require.NoError(t, err)
-	if err := netlink.AddrAdd(lo, addr); err == nil {
-		t.Cleanup(func() { _ = netlink.AddrDel(lo, addr) })
-	}
-	var listener net.Listener
-	require.Eventually(t, func() bool {
-		var lc net.ListenConfig
-		listener, err = lc.Listen(t.Context(), "tcp", serviceIP+":443")
-		return err == nil
-	}, patience, look, "another test has the address")
-	backend := strings.TrimPrefix(config.Host, "https://")
-	go func() {
-		for {
-			in, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go pipe(in, backend)
-		}
-	}()
-	t.Cleanup(func() { _ = listener.Close() })
-}
-
-func pipe(in net.Conn, backend string) {
-	defer func() { _ = in.Close() }()
-	dialer := net.Dialer{Timeout: 5 * time.Second}
-	out, err := dialer.DialContext(context.Background(), "tcp", backend)
-	if err != nil {
-		return
-	}
-	defer func() { _ = out.Close() }()
-	go func() { _, _ = io.Copy(out, in) }()
-	_, _ = io.Copy(in, out)
-}
 
 // publish pushes our image and returns repository and digest.
 func publish(t *testing.T, reg *testenv.Registry, spec image.Spec) (repository, digest string) {

@@ -1,4 +1,4 @@
-package deploy_test
+package shipped_test
 
 import (
 	"context"
@@ -25,39 +25,44 @@ var startupTaint = corev1.Taint{Key: "readiness.k8s.io/headstart", Value: "pendi
 // cluster is what the steps of the test share.
 type cluster struct {
 	client *kubernetes.Clientset
-	ctd    *testenv.Containerd
-	helm   helm
-	sets   []string
-	app    string
+	api    *gateway
+	// conditions are what the stand-ins' probes are to become: True, or a message that holds the text.
+	conditions map[corev1.NodeConditionType]string
+	ctd        *testenv.Containerd
+	helm       helm
+	sets       []string
+	app        string
 }
 
 func start(t *testing.T) *cluster {
 	t.Helper()
 	testenv.RequireRoot(t)
 	cp := testenv.StartControlPlane(t, testenv.ControlPlaneConfig{Scheduler: true, ControllerManager: true})
-	serveServiceIP(t, cp.Config())
+	gate := startGateway(t, cp)
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
 	ctd := testenv.StartContainerd(t, testenv.ContainerdConfig{Registry: reg})
 	// The node boots without its network, behind the taint that a NodePool gives it.
-	testenv.StartNode(t, cp, ctd, testenv.NodeConfig{Taints: []corev1.Taint{startupTaint}, Labels: map[string]string{"pool": "test"}})
+	node := testenv.StartNode(t, cp, ctd, testenv.NodeConfig{Taints: []corev1.Taint{startupTaint}, Labels: map[string]string{"pool": "test"}})
 	client, err := kubernetes.NewForConfig(cp.Config())
 	require.NoError(t, err)
 	img, err := images.Build(t.Context(), images.Sized("app", 1<<20))
 	require.NoError(t, err)
 	app, _, err := reg.Push(t.Context(), "app:v1", img)
 	require.NoError(t, err)
-	c := &cluster{client: client, ctd: ctd, helm: newHelm(t, cp.Kubeconfig("admin", "system:masters")), app: app}
+	c := &cluster{client: client, api: gate, ctd: ctd, helm: newHelm(t, cp.Kubeconfig("admin", "system:masters")), app: app}
 	for key, spec := range map[string]image.Spec{"agent": image.Agent, "controller": image.Controller} {
 		repository, digest := publish(t, reg, spec)
 		c.sets = append(c.sets, "--set", key+".image.repository="+repository, "--set", key+".image.digest="+digest)
 	}
-	c.sets = append(c.sets,
-		"--set", "agent.config.containerd.address="+ctd.Address(),
-		"--set", "agent.config.stateDir="+t.TempDir(),
-		"--set-string", "agent.config.metrics.bindAddress=0",
-		"--set", "agent.credentialProviderDir=",
-		"--set", "agent.config.probes[0].name=cni", "--set", "agent.config.probes[0].type=cni",
-		"--set", "agent.config.probes[0].confDir="+ctd.CNIConfDir())
+	probes, conditions := standIns(t, node.RootDir())
+	c.conditions = conditions
+	// What is not the default is where this machine keeps things: its containerd and kubelet are not at a node's places.
+	c.sets = append(c.sets, "-f", valuesFile(t, map[string]any{
+		"containerd": map[string]any{"address": "unix://" + ctd.Address()},
+		"kubeletDir": node.RootDir(),
+		"stateDir":   t.TempDir(),
+		"probes":     append(probes, map[string]any{"name": "cni", "type": "cni", "confDir": ctd.CNIConfDir()}),
+	}))
 	t.Cleanup(func() { c.explain(t) })
 	return c
 }
@@ -175,6 +180,9 @@ func TestChartFromInstallToUninstall(t *testing.T) {
 	c.waitRunning(t, "web")
 	require.Eventually(t, func() bool { return c.rolledOut(t) }, patience, look, "two controllers and an agent")
 
+	t.Run("every probe family works in the chart's pod", c.probes)
+	t.Run("images come by policy", c.prepull)
+	t.Run("a warm pool lives in Berlin", c.warmPool)
 	t.Run("a gate is lifted", func(t *testing.T) {
 		c.gatePolicy(t)
 		c.run(t, "gated", "example.com/config")
@@ -182,6 +190,8 @@ func TestChartFromInstallToUninstall(t *testing.T) {
 		require.NoError(t, err)
 		c.waitRunning(t, "gated")
 	})
+	t.Run("lists of ten seconds, and a dead leader", c.slowTakeover)
+	t.Run("an idle minute is silent", c.idle)
 	t.Run("an upgrade loses no readiness", func(t *testing.T) {
 		watch, err := c.client.CoreV1().Nodes().Watch(t.Context(), metav1.ListOptions{})
 		require.NoError(t, err)
