@@ -142,7 +142,7 @@ func TestAnAgentThatIsStoppedLosesItsPlace(t *testing.T) {
 	require.NoError(t, holder.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- holder.Wait() }()
-	t.Cleanup(func() { _ = holder.Process.Kill(); _ = <-ended })
+	t.Cleanup(func() { _ = holder.Process.Kill(); <-ended })
 	socket := filepath.Join(dir, socketName(machineLock))
 	require.Eventually(t, func() bool { _, err := os.Stat(socket); return err == nil }, lockTime, 5*time.Millisecond)
 

@@ -98,7 +98,7 @@ func newChecker(cfg Config, p Probe, csiNode *CSINode) (probe.Checker, error) {
 
 // newUserChecker makes a checker of what a user names: a unit, an address or a path.
 func newUserChecker(p Probe) (probe.Checker, error) {
-	switch p.Type { //nolint:exhaustive // newChecker has made the others
+	switch p.Type { // newChecker has made the others
 	case ProbeSystemd:
 		return &probe.Systemd{Unit: p.Unit, Units: systemd.Units{}}, nil
 	case ProbeHTTP:

@@ -45,7 +45,7 @@ func (f *fetcher) write(path, text string) {
 		path = filepath.Join(f.root, path)
 	}
 	require.NoError(f.t, os.MkdirAll(filepath.Dir(path), 0o750))
-	require.NoError(f.t, os.WriteFile(path, []byte(text), 0o700)) //nolint:gosec // programs are to be run
+	require.NoError(f.t, os.WriteFile(path, []byte(text), 0o700)) // programs are to be run
 }
 
 func (f *fetcher) read(path string) string {
