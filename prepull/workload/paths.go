@@ -3,6 +3,7 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"k8s.io/client-go/util/jsonpath"
@@ -42,7 +43,7 @@ func (c *collector) at(paths Paths, object map[string]any) {
 				if !value.IsValid() || !value.CanInterface() {
 					continue // null
 				}
-				if text, ok := value.Interface().(string); ok {
+				if text, ok := reflect.TypeAssert[string](value); ok {
 					c.add(text)
 				}
 			}

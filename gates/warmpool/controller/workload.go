@@ -41,7 +41,7 @@ func (r *reconciler) replicaModel(ctx context.Context, wp *v1alpha1.WarmPool) (r
 	}
 	var template *corev1.PodTemplateSpec
 	var selector *metav1.LabelSelector
-	scale := new(int32)
+	var scale *int32
 	key := types.NamespacedName{Namespace: wp.Namespace, Name: ref.Name}
 	get := func(object client.Object) error {
 		if err := r.follow(ctx, ref.Kind, object); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	corev1 "k8s.io/api/core/v1"
@@ -38,7 +39,7 @@ func Authenticators(ctx context.Context, reader Reader, image string, refs Refs)
 			continue
 		}
 		for _, secret := range account.ImagePullSecrets {
-			names = append(names[:len(names):len(names)], types.NamespacedName{Namespace: ref.Namespace, Name: secret.Name})
+			names = append(slices.Clip(names), types.NamespacedName{Namespace: ref.Namespace, Name: secret.Name})
 		}
 	}
 	var found []authn.Authenticator
