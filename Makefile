@@ -6,8 +6,8 @@ SHELL := bash
 TOOL := go tool -modfile=test/tools/dev/go.mod
 UNIT = $$(go list ./... | grep -vE '/test/(integration|containerd|e2e|bench|demo)(/|$$)')
 RESULTS := out/test
-# The flags of a release (deploy/image), for whatever is compiled here: then servers, programs and tests share one set of
-# object files, and each package is compiled once.
+# The flags of a release (deploy/image), for whatever is compiled here: programs, images and tests without the race detector
+# share their object files. The servers could, once test/tools has the same versions of what both import.
 export GOFLAGS := -trimpath -tags=netgo,osusergo
 # Without the second, NVIDIA's header greets whoever builds with a hundred warnings.
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations

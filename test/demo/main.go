@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("containers and kubelets need root; run: sudo make demo")
 	}
 	started := time.Now()
-	fmt.Fprintln(out, title("Getting ready (the first time builds Kubernetes and containerd from source: some ten minutes on 2 cores)"))
+	fmt.Fprintln(out, title("Getting ready (the first time builds Kubernetes and containerd from source: about 15 minutes on 2 cores)"))
 	cluster, err := boot.NewCluster(ctx, boot.Config{
 		Image: images.WebApp(), RegistryBytesPerSecond: opts.bandwidth << 20, Progress: stamped(out, started),
 	})

@@ -11,7 +11,7 @@ import (
 )
 
 // programFlags are those of a release (deploy/image/compile.go), but for the build ID, by which the go command sees that
-// nothing has changed. They share their object files with the servers.
+// nothing has changed.
 var programFlags = []string{"-trimpath", "-buildvcs=false", "-tags=netgo,osusergo", "-ldflags=-s -w"}
 
 // Command returns the path of one of the project's own commands, for example "headstart-agent", compiled as for a release

@@ -12,7 +12,7 @@ import (
 const scratchBytes = 6 << 30
 
 // scratchDir returns a folder for the compiler's temporary files, "" for the usual one, and what removes it. A build makes
-// some ten small files a package; in memory, where there is enough of it, they cost a third of the build's system time less.
+// many small files a package, and on an old root file system each costs up to 0.6 ms of kernel time; in memory they do not.
 func scratchDir() (dir string, remove func()) {
 	const memory = "/dev/shm"
 	var fs unix.Statfs_t
