@@ -36,6 +36,7 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 			return
 		}
 		if ctx.Err() != nil {
+			p.interrupted(ctx, pl, err)
 			return
 		}
 		tried.failed(status.DoneBytes, err)
@@ -57,6 +58,16 @@ func (p *Puller) pull(ctx context.Context, name string, pl *pull) {
 		if !tried.pause(ctx, err) {
 			return
 		}
+	}
+}
+
+// interrupted keeps why an image was not there yet when its time was over, unless an earlier attempt has said why. The
+// Observer is not called: what is stopped because nobody wants it is no news.
+func (p *Puller) interrupted(ctx context.Context, pl *pull, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if reason := oneLine(err); pl.status.Error == "" && reason != ctx.Err().Error() {
+		pl.status.Error = reason
 	}
 }
 

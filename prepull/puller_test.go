@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -48,6 +49,9 @@ func (m *memStore) Pull(ctx context.Context, img prepull.Image, report func(prep
 	m.mu.Unlock()
 	if hang {
 		<-ctx.Done()
+		if err != nil {
+			return prepull.Result{}, fmt.Errorf("%w (%w)", err, ctx.Err())
+		}
 		return prepull.Result{}, ctx.Err()
 	}
 	if err != nil {
@@ -343,6 +347,34 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, prepull.StatePulling, statuses[0].State)
 	})
+}
+
+// A time limit that ends an attempt must not hide what was waited for.
+func TestPullerSaysWhatItWaitedForWhenItIsStopped(t *testing.T) {
+	const name = "docker.io/library/a:latest"
+	for label, tc := range map[string]struct {
+		failures []error
+		want     string
+	}{
+		"a reason":              {[]error{errors.New("is containerd running?")}, "is containerd running? (context canceled)"},
+		"none":                  {nil, ""},
+		"one of another before": {[]error{errors.New("reset"), nil}, "reset"},
+	} {
+		t.Run(label, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newMemStore()
+				store.failures[name], store.hang[name] = tc.failures, len(tc.failures) < 2
+				p, stop := start(t, prepull.Config{Store: store, Images: []prepull.Image{{Ref: "a"}}, Observer: func(s prepull.ImageStatus) {
+					store.mu.Lock()
+					defer store.mu.Unlock()
+					store.hang[name] = store.hang[name] || s.Attempts == 2
+				}})
+				time.Sleep(time.Minute)
+				stop()
+				require.Equal(t, tc.want, p.Status()[0].Error)
+			})
+		})
+	}
 }
 
 func TestSetImagesPullsAnewWhatATagHasMovedTo(t *testing.T) {

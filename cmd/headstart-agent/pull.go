@@ -119,6 +119,9 @@ func pullImages(ctx context.Context, f pullFlags, refs []string, out, errOut io.
 	statuses, waitErr := puller.Wait(ctx)
 	stop()
 	wg.Wait()
+	if waitErr != nil {
+		statuses = puller.Status() // a pull that was interrupted has said only now what it waited for
+	}
 	view.finish(statuses, discovery(store))
 
 	failed := 0

@@ -70,7 +70,8 @@ func (s *Store) awaitUp(ctx context.Context, err error) (n *node, _ error) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, ctx.Err()
+			// Whoever set the time limit wants to know what was waited for, not that it has passed.
+			return nil, fmt.Errorf("%w (%w)", err, ctx.Err())
 		case <-timer.C:
 		}
 		n, err = s.connect(ctx)

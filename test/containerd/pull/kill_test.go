@@ -109,7 +109,7 @@ func TestPullCommand(t *testing.T) {
 		"an unknown flag":      {[]string{"--fast", ref}, 2, "", "--help"},
 		"no containerd":        {[]string{"--address", "/nonexistent/containerd.sock", "--timeout", "1s", ref}, 1, "is containerd running?", "not there within 1s"},
 		"a bad address":        {[]string{"--address", "containerd.sock", ref}, 2, "", "absolute path"},
-		"no such snapshotter":  {[]string{"--snapshotter", "zfs", "--timeout", "1s", ref}, 1, "it has native, overlayfs", ""},
+		"no such snapshotter":  {[]string{"--snapshotter", "zfs", ref}, 1, "it has native, overlayfs", ""},
 		"another snapshotter":  {[]string{"--snapshotter", "native", ref}, 0, "warm", ""},
 		"a credentials config": {[]string{"--docker-config", "/nonexistent.json", ref}, 2, "", "/nonexistent.json"},
 	} {
