@@ -27,6 +27,9 @@ func TestExitCodes(t *testing.T) {
 	}{
 		"help":                           {[]string{"--help"}, 0},
 		"no command":                     {[]string{}, 0},
+		"version":                        {[]string{"version", "-o", "json"}, 0},
+		"the version by a flag":          {[]string{"--version"}, 0},
+		"help of an unknown command":     {[]string{"help", "pul"}, 2},
 		"an unknown command":             {[]string{"pul", "nginx:1.29"}, 2},
 		"an unknown command with a flag": {[]string{"pul", "--pin"}, 2},
 		"an unknown flag":                {[]string{"run", "--confg", good}, 2},

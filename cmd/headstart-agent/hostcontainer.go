@@ -13,6 +13,7 @@ import (
 
 	"headstart.dev/agent"
 	"headstart.dev/bottlerocket"
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/prepull"
 )
 
@@ -36,7 +37,7 @@ type switchOff func(ctx context.Context, container string) error
 func runHostContainer(ctx context.Context, userData string, off switchOff, log logr.Logger) error {
 	cfg, err := agent.Load(userData)
 	if err != nil {
-		return usage(err)
+		return cli.Usage(err)
 	}
 	if len(cfg.Images) > 0 {
 		pending := newPending(cfg.Images)

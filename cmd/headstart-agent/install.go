@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/deploy/install"
 	"headstart.dev/deploy/systemd"
 )
@@ -22,10 +22,10 @@ func newInstallCommand() *cobra.Command {
 			"next boot, or after 'systemctl daemon-reload && systemctl start --no-block " + systemd.UnitName + "' on the host.",
 		Example: "  headstart-agent install --host-root /host   # in a container that has the host's root there\n" +
 			"  headstart-agent install --host-root /       # while an AMI is baked",
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if root == "" {
-				return usageError{errors.New("--host-root is missing: give the folder that holds the host's root, / on the host itself")}
+				return cli.Usagef("--host-root is missing: give the folder that holds the host's root, / on the host itself")
 			}
 			self, err := os.Executable()
 			if err != nil {

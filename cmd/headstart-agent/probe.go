@@ -12,6 +12,7 @@ import (
 	"headstart.dev/agent"
 	"headstart.dev/agent/probe"
 	"headstart.dev/agent/probe/nvml"
+	"headstart.dev/cmd/internal/cli"
 )
 
 // probeResult is one line of the output of the probe command.
@@ -37,7 +38,7 @@ func newProbeCommand() *cobra.Command {
 			"  headstart-agent probe all --config /etc/headstart/agent.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usageError{errors.New("write what to probe: cni, csi, gpu, efa, all or the name of a probe; see 'headstart-agent probe --help'")}
+				return cli.Usagef("write what to probe: cni, csi, gpu, efa, all or the name of a probe; see 'headstart-agent probe --help'")
 			}
 			return nil
 		},
@@ -51,11 +52,11 @@ func newProbeCommand() *cobra.Command {
 				cfg, err = agent.Default(), nil
 			}
 			if err != nil {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			probes, err := agent.Probers(cfg, agent.NewCSINode(cfg))
 			if err != nil {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			results, err := probeOnce(cmd, probes, args[0])
 			if err != nil {
@@ -88,7 +89,7 @@ func runNVML(cmd *cobra.Command, mode string) error {
 	case agent.NVMLEvents:
 		return nvml.Follow(cmd.Context(), "", cmd.OutOrStdout())
 	}
-	return usageError{fmt.Errorf("%s %q: write %s or %s", agent.NVMLFlag, mode, agent.NVMLReport, agent.NVMLEvents)}
+	return cli.Usagef("%s %q: write %s or %s", agent.NVMLFlag, mode, agent.NVMLReport, agent.NVMLEvents)
 }
 
 // probeOnce runs the probes of a family, the one of a name, or all.
@@ -103,13 +104,13 @@ func probeOnce(cmd *cobra.Command, probes []agent.Prober, family string) ([]prob
 	switch {
 	case len(results) > 0 || family == "all":
 	case agent.KnownProbeType(family):
-		return nil, usageError{fmt.Errorf("the config has no probe of type %s: add one under probes", family)}
+		return nil, cli.Usagef("the config has no probe of type %s: add one under probes", family)
 	default:
 		names := make([]string, 0, len(probes))
 		for _, p := range probes {
 			names = append(names, p.Name)
 		}
-		return nil, usageError{fmt.Errorf("probe %q: the config has no probe of that type or name: it has %s", family, strings.Join(names, ", "))}
+		return nil, cli.Usagef("probe %q: the config has no probe of that type or name: it has %s", family, strings.Join(names, ", "))
 	}
 	return results, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd"
 	"headstart.dev/prepull/credentials"
@@ -48,21 +48,21 @@ func newPullCommand() *cobra.Command {
 			"  headstart-agent pull --pin --timeout 10m registry.example/app:v1",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("pull: name at least one image, such as nginx:1.29; see 'headstart-agent pull --help'")}
+				return cli.Usagef("pull: name at least one image, such as nginx:1.29; see 'headstart-agent pull --help'")
 			}
 			for _, arg := range args {
 				if _, err := prepull.Normalize(arg); err != nil {
-					return usageError{err}
+					return cli.Usage(err)
 				}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"text", "json"}, f.output) {
-				return usageError{fmt.Errorf("--output %q: want text or json", f.output)}
+				return cli.Usagef("--output %q: want text or json", f.output)
 			}
 			if f.timeout < 0 {
-				return usageError{fmt.Errorf("--timeout %s: want a duration above zero, such as 10m", f.timeout)}
+				return cli.Usagef("--timeout %s: want a duration above zero, such as 10m", f.timeout)
 			}
 			return pullImages(cmd.Context(), f, args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -87,13 +87,13 @@ func pullImages(ctx context.Context, f pullFlags, refs []string, out, errOut io.
 		ProviderConfig: f.providerConfig, ProviderBinDir: f.providerBinDir, DockerConfigs: f.dockerConfigs, Log: log,
 	})
 	if err != nil {
-		return usageError{err}
+		return cli.Usage(err)
 	}
 	store, err := containerd.New(containerd.Config{
 		Address: f.address, Namespace: f.namespace, Snapshotter: f.snapshotter, Credentials: keyring.Lookup, PinOwner: containerd.OwnerCommand, Log: log,
 	})
 	if err != nil {
-		return usageError{err}
+		return cli.Usage(err)
 	}
 	defer func() { _ = store.Close() }()
 

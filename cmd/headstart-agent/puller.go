@@ -14,6 +14,7 @@ import (
 
 	"headstart.dev/agent"
 	"headstart.dev/agent/policy"
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/prepull"
 	"headstart.dev/prepull/containerd"
 	"headstart.dev/prepull/credentials"
@@ -25,7 +26,7 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 		log := log.WithName("pull")
 		minBytes, minPercent, err := minFree(cfg.Pull.MinFree)
 		if err != nil {
-			return nil, usage(err)
+			return nil, cli.Usage(err)
 		}
 		// Never pull into the kubelet's image garbage collection, whatever the config allows.
 		minPercent = max(minPercent, policy.FreeFloor())
@@ -46,7 +47,7 @@ func newPuller(cfg agent.Config, log logr.Logger, registry prometheus.Registerer
 			Bandwidth: cfg.Pull.Bandwidth.Bytes, MinFreeBytes: minBytes, MinFreePercent: minPercent,
 		})
 		if err != nil {
-			return nil, usage(fmt.Errorf("containerd: %w", err))
+			return nil, cli.Usage(fmt.Errorf("containerd: %w", err))
 		}
 		puller, err := prepull.New(prepull.Config{
 			Store: store, Images: cfg.Images, Observer: observe, Log: log, Registerer: registry,

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"headstart.dev/agent"
 	"headstart.dev/bottlerocket"
+	"headstart.dev/cmd/internal/cli"
 )
 
 // configFlags are the flags that say which config a command runs with. Those that repeat a field of it win over it.
@@ -39,7 +39,7 @@ func (f *configFlags) register(cmd *cobra.Command) {
 func (f *configFlags) load() (agent.Config, error) {
 	cfg, err := agent.Load(f.config)
 	if err != nil {
-		return agent.Config{}, usage(err)
+		return agent.Config{}, cli.Usage(err)
 	}
 	cfg, err = cfg.With(agent.Overrides{
 		NodeName:           cmp.Or(f.nodeName, os.Getenv("NODE_NAME")),
@@ -47,7 +47,7 @@ func (f *configFlags) load() (agent.Config, error) {
 		StateDir:           f.stateDir,
 		MetricsBindAddress: f.metrics,
 	})
-	return cfg, usage(err)
+	return cfg, cli.Usage(err)
 }
 
 func newRunCommand() *cobra.Command {
@@ -65,7 +65,7 @@ func newRunCommand() *cobra.Command {
 			"Exit codes: 0 it was stopped, or is done with --once; 1 it failed; 2 the command line or the config cannot be understood.",
 		Example: "  headstart-agent run --config /etc/headstart/agent.yaml\n" +
 			"  headstart-agent run --config agent.yaml --once --node-name node-1 --kubeconfig ~/.kube/config",
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), logLevel)
 			if err != nil {
@@ -99,7 +99,7 @@ func newLogger(w io.Writer, level string) (logr.Logger, error) {
 	levels := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.Level(-2)}
 	at, known := levels[level]
 	if !known {
-		return logr.Logger{}, usageError{fmt.Errorf("--log-level %q: write info or debug", level)}
+		return logr.Logger{}, cli.Usagef("--log-level %q: write info or debug", level)
 	}
 	return logr.FromSlogHandler(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: at})), nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"headstart.dev/agent"
 	"headstart.dev/agent/timeline"
+	"headstart.dev/cmd/internal/cli"
 )
 
 func newTimelineCommand() *cobra.Command {
@@ -20,7 +21,7 @@ func newTimelineCommand() *cobra.Command {
 		Short: "Shows this node's boot, phase by phase",
 		Example: "  headstart-agent timeline\n" +
 			"  headstart-agent timeline -o html > boot.html",
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := filepath.Join(stateDir, agent.TimelineFile)
 			boot, err := timeline.Load(path)
@@ -40,7 +41,7 @@ func newTimelineCommand() *cobra.Command {
 				encoder.SetIndent("", "  ")
 				return encoder.Encode(boot)
 			}
-			return usageError{fmt.Errorf("--output %q: write text, json or html", output)}
+			return cli.Usagef("--output %q: write text, json or html", output)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json or html")

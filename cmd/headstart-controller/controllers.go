@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"headstart.dev/cmd/internal/cli"
 	gatescontroller "headstart.dev/gates/controller"
 	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
 	warmpoolcontroller "headstart.dev/gates/warmpool/controller"
@@ -45,7 +46,7 @@ var controllers = []struct {
 	{"readiness", func(mgr ctrl.Manager, s shared) error {
 		return readinesscontroller.SetupWithManager(mgr, readinesscontroller.Config{
 			Forms: s.rules, Writers: s.writers, Namespace: s.namespace, Registerer: s.registerer, Nodes: s.nodes,
-			Version: version(), UpstreamNodeStates: s.nodeStates,
+			Version: cli.Current().Version, UpstreamNodeStates: s.nodeStates,
 		})
 	}},
 	{"gates", func(mgr ctrl.Manager, s shared) error {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/deploy"
 	"headstart.dev/deploy/lifecycle"
 )
@@ -24,7 +25,7 @@ func newUpgradeCRDsCommand() *cobra.Command {
 		Use:     "upgrade-crds",
 		Short:   "Brings the CRDs to this version (Helm does not)",
 		Example: "  headstart-controller upgrade-crds --kubeconfig ~/.kube/config",
-		Args:    usageArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), lifecycleTimeout)
 			defer cancel()
@@ -56,7 +57,7 @@ func newCleanUpCommand() *cobra.Command {
 			"off every node and lifts the gates that GatePolicies name. Take our taint out of your NodePools first: nodes that come\n" +
 			"with it afterwards keep it. The chart runs it by itself, with --unless-installed, after an uninstall.",
 		Example: "  headstart-controller clean-up --kubeconfig ~/.kube/config --namespace headstart-system",
-		Args:    usageArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), lifecycleTimeout)
 			defer cancel()

@@ -5,6 +5,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	"headstart.dev/cmd/internal/cli"
 )
 
 func TestBadFlagsSayWhatToWrite(t *testing.T) {
@@ -17,7 +19,9 @@ func TestBadFlagsSayWhatToWrite(t *testing.T) {
 		"an unknown log level":       {[]string{"--log-level=loud"}, "none of info, debug, trace"},
 		"no namespace for the lease": {[]string{"--leader-elect-namespace="}, "--leader-elect=false"},
 		"an unknown flag":            {[]string{"--nonsense"}, "--help"},
-		"an argument":                {[]string{"start"}, "unexpected argument"},
+		"an argument":                {[]string{"start"}, `unknown command "start"; see`},
+		"a typo":                     {[]string{"upgrade-crd"}, "did you mean upgrade-crds?"},
+		"an argument of a command":   {[]string{"clean-up", "now"}, "takes no argument"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -25,8 +29,15 @@ func TestBadFlagsSayWhatToWrite(t *testing.T) {
 			root.SetArgs(tc.args)
 			err := root.ExecuteContext(t.Context())
 			require.ErrorContains(t, err, tc.want)
-			require.Equal(t, 2, exitCode(err))
+			require.Equal(t, 2, cli.ExitCode(err))
 		})
+	}
+}
+
+func TestVersionNeedsNoCluster(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nonexistent")
+	for _, args := range [][]string{{"version"}, {"version", "-o", "json"}, {"--version"}} {
+		require.Zero(t, run(t.Context(), args), "%v", args)
 	}
 }
 

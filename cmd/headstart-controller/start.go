@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/connection"
 	"headstart.dev/readiness/nodewatch"
@@ -90,7 +90,7 @@ func start(ctx context.Context, o *options, out io.Writer) error {
 	if err := addChecks(mgr, lock); err != nil {
 		return err
 	}
-	log.Info("starting", "version", version(), "rules", o.rules)
+	log.Info("starting", "version", cli.Current().Version, "rules", o.rules)
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("run controllers: %w", err)
 	}
@@ -171,7 +171,7 @@ func loadConfig(o *options) (*rest.Config, error) {
 		return nil, fmt.Errorf("load kubeconfig %q: %w", o.kubeconfig, err)
 	}
 	config.QPS, config.Burst = o.upstream.qps, o.upstream.burst
-	config.UserAgent = leaseName + "/" + version()
+	config.UserAgent = leaseName + "/" + cli.Current().Version
 	return connection.WatchesApart(config)
 }
 
@@ -191,13 +191,4 @@ func ensureNamespace(ctx context.Context, config *rest.Config, scheme *runtime.S
 		return nil
 	}
 	return fmt.Errorf("make namespace %q: %w", name, err)
-}
-
-// version is the module's, or the commit's.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "unknown"
-	}
-	return info.Main.Version
 }

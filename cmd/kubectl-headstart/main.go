@@ -4,12 +4,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"headstart.dev/cmd/internal/cli"
 )
 
 func main() {
@@ -20,30 +21,16 @@ func main() {
 }
 
 // run executes one command line and returns the exit code: 0 done, 1 failed, 2 usage.
-func run(ctx context.Context, args []string) int {
-	root := newRootCommand()
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintln(os.Stderr, "kubectl-headstart:", err)
-	return exitCode(err)
-}
+func run(ctx context.Context, args []string) int { return cli.Execute(ctx, newRootCommand(), args) }
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "kubectl-headstart",
-		Short:         "Shows what holds nodes and pods, and what would release them",
-		Long:          "kubectl headstart shows what holds nodes and pods, where a boot spent its time, and what a warm pool would cost.",
-		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl headstart"},
-		Args:          cobra.NoArgs,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Use:         "kubectl-headstart",
+		Short:       "Shows what holds nodes and pods, and what would release them",
+		Long:        "kubectl headstart shows what holds nodes and pods, where a boot spent its time, and what a warm pool would cost.",
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl headstart"},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
-	})
 	root.AddCommand(newStatusCommand(), newWhyCommand(), newTimelineCommand(), newPlanCommand(), newUserdataCommand())
+	cli.Complete(root)
 	return root
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/gates/v1alpha1"
 	"headstart.dev/gates/warmpool"
 	"headstart.dev/gates/warmpool/plan"
@@ -39,7 +40,7 @@ func newPlanCommand() *cobra.Command {
 			"  curl -sG http://prometheus:9090/api/v1/query_range -d step=60 -d start=... -d end=... \\\n" +
 			"    --data-urlencode 'query=sum(kube_pod_container_resource_requests{namespace=\"prod\",resource=\"cpu\"})' |\n" +
 			"    kubectl headstart plan -f pool.yaml --demand - --per-replica 1",
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return flags.run(cmd) },
 	}
 	f := cmd.Flags()
@@ -68,7 +69,7 @@ func (p planFlags) run(cmd *cobra.Command) error {
 	if p.generate != "" {
 		demand, err := trace.Generate(p.generate)
 		if err != nil {
-			return usageError{fmt.Errorf("--generate: %w", err)}
+			return cli.Usagef("--generate: %w", err)
 		}
 		return demand.WriteCSV(cmd.OutOrStdout())
 	}
@@ -96,18 +97,18 @@ func (p planFlags) writer() (func(plan.Report, io.Writer) error, error) {
 	case "html":
 		return plan.Report.WriteHTML, nil
 	}
-	return nil, usageError{fmt.Errorf("-o %q: want table, json or html", p.output)}
+	return nil, cli.Usagef("-o %q: want table, json or html", p.output)
 }
 
 func (p planFlags) input(stdin io.Reader) (plan.Input, error) {
 	in := plan.Input{Source: p.demand, Model: p.model, CostPerReplicaHour: p.cost, Incidents: p.incidents}
 	switch {
 	case p.pool == "" || p.demand == "":
-		return in, usageError{fmt.Errorf("want -f WARMPOOL and --demand FILE; see 'kubectl headstart plan --help'")}
+		return in, cli.Usagef("want -f WARMPOOL and --demand FILE; see 'kubectl headstart plan --help'")
 	case p.pool == "-" && p.demand == "-":
-		return in, usageError{fmt.Errorf("-f and --demand cannot both be standard input")}
+		return in, cli.Usagef("-f and --demand cannot both be standard input")
 	case !(p.perReplica > 0):
-		return in, usageError{fmt.Errorf("--per-replica %v: want a number above 0", p.perReplica)}
+		return in, cli.Usagef("--per-replica %v: want a number above 0", p.perReplica)
 	}
 	pool, err := readWarmPool(p.pool, stdin)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"headstart.dev/cmd/internal/cli"
 )
 
 const poolManifest = `
@@ -79,7 +81,7 @@ func TestPlanRefuses(t *testing.T) {
 			_, err := planCommand(t, tc.stdin, tc.args...)
 			require.ErrorContains(t, err, tc.says)
 			if tc.usage {
-				require.Equal(t, 2, exitCode(err))
+				require.Equal(t, 2, cli.ExitCode(err))
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/readiness/inspect"
 )
 
@@ -19,7 +20,7 @@ func newStatusCommand() *cobra.Command {
 		Short: "Shows nodes, their conditions, and what still holds them",
 		Example: "  kubectl headstart status\n" +
 			"  kubectl headstart status ip-10-0-0-1.ec2.internal -o json",
-		Args: usage(cobra.MaximumNArgs(1)),
+		Args: cli.Args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := flags.connect()
 			if err != nil {
@@ -33,7 +34,7 @@ func newStatusCommand() *cobra.Command {
 		},
 	}
 	flags.register(cmd)
-	outputFlag(cmd, &output, "text", "json")
+	cli.OutputFlag(cmd, &output, "text", "json")
 	return cmd
 }
 
@@ -48,7 +49,7 @@ func status(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 	}
 	report := inspect.Nodes(nodes, rules, now)
 	if output == "json" {
-		return writeJSON(cmd.OutOrStdout(), report)
+		return cli.Print(cmd.OutOrStdout(), cli.JSON, report)
 	}
 	if err := inspect.WriteStatus(cmd.OutOrStdout(), report, now); err != nil || name != "" {
 		return err
@@ -58,14 +59,4 @@ func status(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 
 func warner(cmd *cobra.Command) func(string) {
 	return func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text) }
-}
-
-// usage makes a wrong number of arguments exit code 2.
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
-		}
-		return nil
-	}
 }

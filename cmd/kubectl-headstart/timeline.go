@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"headstart.dev/agent/timeline"
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/inspect"
 )
@@ -23,7 +24,7 @@ func newTimelineCommand() *cobra.Command {
 		Short: "Draws the boot of a node, with the pods that it started",
 		Example: "  kubectl headstart timeline ip-10-0-0-1.ec2.internal\n" +
 			"  kubectl headstart timeline ip-10-0-0-1.ec2.internal -o html >boot.html",
-		Args: usage(cobra.ExactArgs(1)),
+		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := flags.connect()
 			if err != nil {
@@ -33,7 +34,7 @@ func newTimelineCommand() *cobra.Command {
 		},
 	}
 	flags.register(cmd)
-	outputFlag(cmd, &output, "text", "json", "html")
+	cli.OutputFlag(cmd, &output, "text", "json", "html")
 	return cmd
 }
 
@@ -62,7 +63,7 @@ func drawTimeline(cmd *cobra.Command, c *cluster, name, output string) error {
 func writeTimeline(w io.Writer, boot timeline.Timeline, output string) error {
 	switch output {
 	case "json":
-		return writeJSON(w, boot)
+		return cli.Print(w, cli.JSON, boot)
 	case "html":
 		return boot.WriteHTML(w)
 	default:

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/deploy/userdata"
 )
 
@@ -28,10 +28,10 @@ func newUserdataCommand() *cobra.Command {
 			"  agent: {image: 111122223333.dkr.ecr.us-east-1.amazonaws.com/headstart-agent@sha256:4bcf...}\n" +
 			"  config:\n" +
 			"    images: [{image: registry.example/app:v1, required: true}]",
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if system != string(userdata.AL2023) && system != string(userdata.Bottlerocket) {
-				return usageError{fmt.Errorf("--os %q: want al2023 or bottlerocket", system)}
+				return cli.Usagef("--os %q: want al2023 or bottlerocket", system)
 			}
 			values, err := readValues(file, cmd.InOrStdin())
 			if err != nil {
@@ -61,7 +61,7 @@ func newUserdataCommand() *cobra.Command {
 // readEarlier reads userData that is there already.
 func readEarlier(merge, values string, stdin io.Reader) ([]byte, error) {
 	if merge == "-" && values == "-" {
-		return nil, usageError{errors.New("--merge and -f cannot both be standard input")}
+		return nil, cli.Usagef("--merge and -f cannot both be standard input")
 	}
 	if merge == "" {
 		return nil, nil
@@ -75,8 +75,8 @@ func readEarlier(merge, values string, stdin io.Reader) ([]byte, error) {
 
 func readValues(file string, stdin io.Reader) (userdata.Values, error) {
 	if file == "" {
-		return userdata.Values{}, usageError{errors.New("-f is missing: name a values file that says where the agent comes from, such as " +
-			"agent: {image: registry.example/headstart-agent@sha256:...}")}
+		return userdata.Values{}, cli.Usagef("-f is missing: name a values file that says where the agent comes from, such as " +
+			"agent: {image: registry.example/headstart-agent@sha256:...}")
 	}
 	text, err := readFile(file, stdin, maxValuesBytes)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/gates"
 	gatescontroller "headstart.dev/gates/controller"
 	"headstart.dev/internal/room"
@@ -27,11 +28,11 @@ func newWhyCommand() *cobra.Command {
 		Short: "Says why a pod or a node is held, since when, and what would release it",
 		Example: "  kubectl headstart why node/ip-10-0-0-1.ec2.internal\n" +
 			"  kubectl headstart why -n shop pod/web-7d4b9 -o json",
-		Args: usage(cobra.ExactArgs(1)),
+		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, name, ok := strings.Cut(args[0], "/")
 			if !ok || name == "" {
-				return usageError{fmt.Errorf("%q: want pod/NAME or node/NAME", args[0])}
+				return cli.Usagef("%q: want pod/NAME or node/NAME", args[0])
 			}
 			c, err := flags.connect()
 			if err != nil {
@@ -43,11 +44,11 @@ func newWhyCommand() *cobra.Command {
 			case "pod", "pods", "po":
 				return whyPod(cmd, c, name, output, time.Now())
 			}
-			return usageError{fmt.Errorf("%q: want pod/NAME or node/NAME", args[0])}
+			return cli.Usagef("%q: want pod/NAME or node/NAME", args[0])
 		},
 	}
 	flags.register(cmd)
-	outputFlag(cmd, &output, "text", "json")
+	cli.OutputFlag(cmd, &output, "text", "json")
 	return cmd
 }
 
@@ -62,7 +63,7 @@ func whyNode(cmd *cobra.Command, c *cluster, name, output string, now time.Time)
 	}
 	report := inspect.Nodes(nodes, rules, now)[0]
 	if output == "json" {
-		return writeJSON(cmd.OutOrStdout(), report)
+		return cli.Print(cmd.OutOrStdout(), cli.JSON, report)
 	}
 	return inspect.WriteNode(cmd.OutOrStdout(), &report, now)
 }
@@ -103,7 +104,7 @@ func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 		return err
 	}
 	if output == "json" {
-		return writeJSON(cmd.OutOrStdout(), report)
+		return cli.Print(cmd.OutOrStdout(), cli.JSON, report)
 	}
 	return inspect.WritePod(cmd.OutOrStdout(), &report, now)
 }

@@ -28,7 +28,18 @@ func compiler(arch string) (string, error) {
 	return cc, nil
 }
 
-// compile returns a binary that depends on the sources, the toolchains and the version alone. Without CGO it is static.
+// linkerFlags leave out what differs between two builds of the same sources, and have the program know its release.
+func linkerFlags(options Options) string {
+	flags := []string{"-s", "-w", "-buildid="}
+	for _, set := range []struct{ name, value string }{{"release", options.Version}, {"revision", options.Revision}} {
+		if set.value != "" {
+			flags = append(flags, fmt.Sprintf("-X 'headstart.dev/cmd/internal/cli.%s=%s'", set.name, set.value))
+		}
+	}
+	return strings.Join(flags, " ")
+}
+
+// compile returns a binary that depends on the sources, the toolchains, the version and the revision alone. Without CGO it is static.
 // With CGO names are still resolved by Go's own resolver: the image has no plugins for the C library's.
 func compile(ctx context.Context, spec Spec, options Options, arch string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "headstart-image-")
@@ -37,7 +48,7 @@ func compile(ctx context.Context, spec Spec, options Options, arch string) ([]by
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	out := filepath.Join(dir, spec.Command)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags=netgo,osusergo", "-ldflags=-s -w -buildid=", "-o", out, "./cmd/"+spec.Command)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags=netgo,osusergo", "-ldflags="+linkerFlags(options), "-o", out, "./cmd/"+spec.Command)
 	cmd.Dir = options.Source
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "CGO_ENABLED=0")
 	if spec.CGO {

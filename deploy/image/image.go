@@ -40,8 +40,10 @@ type Options struct {
 	Source string
 	// Platforms are GOARCH values; linux is understood.
 	Platforms []string
-	// Version is the image's org.opencontainers.image.version.
+	// Version is the image's org.opencontainers.image.version, and what the program in it says of itself.
 	Version string
+	// Revision is the commit of the sources, in the same way; "" where it is not known.
+	Revision string
 }
 
 // Built is a multi-arch image, and for each of its images an SBOM in SPDX JSON that refers to it.
@@ -119,6 +121,9 @@ func configFile(img v1.Image, spec Spec, options Options, arch string) *v1.Confi
 			"org.opencontainers.image.version": options.Version,
 		},
 	}}
+	if options.Revision != "" {
+		config.Config.Labels["org.opencontainers.image.revision"] = options.Revision
+	}
 	if spec.CGO {
 		// The second is where NVIDIA's container runtime mounts its libraries in an image that is no distribution's.
 		config.Config.Env = append(config.Config.Env, "LD_LIBRARY_PATH=/lib/"+triplet(arch)+":/usr/lib64:/usr/lib/"+triplet(arch))

@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +33,7 @@ func build(t *testing.T) *image.Built {
 
 func buildSpec(t *testing.T, spec image.Spec, platforms ...string) *image.Built {
 	t.Helper()
-	built, err := image.Build(t.Context(), spec, image.Options{Source: "../..", Platforms: platforms, Version: "v1.2.3"})
+	built, err := image.Build(t.Context(), spec, image.Options{Source: "../..", Platforms: platforms, Version: "v1.2.3", Revision: "4711abc"})
 	require.NoError(t, err)
 	return built
 }
@@ -64,6 +67,18 @@ func TestBuild(t *testing.T) {
 			"usr/", "usr/local/", "usr/local/bin/", "usr/local/bin/kubectl-headstart",
 		}, slices.Sorted(maps.Keys(contents(t, layers[0]))))
 		require.True(t, x509.NewCertPool().AppendCertsFromPEM(contents(t, layers[0])["etc/ssl/certs/ca-certificates.crt"]))
+	})
+	t.Run("the program knows its release", func(t *testing.T) {
+		layers, err := img.Layers()
+		require.NoError(t, err)
+		program := filepath.Join(t.TempDir(), "program")
+		require.NoError(t, os.WriteFile(program, contents(t, layers[0])["usr/local/bin/kubectl-headstart"], 0o700))
+		out, err := exec.CommandContext(t.Context(), program, "version").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "kubectl headstart v1.2.3, commit 4711abc, go1.")
+		config, err := img.ConfigFile()
+		require.NoError(t, err)
+		require.Equal(t, "4711abc", config.Config.Labels["org.opencontainers.image.revision"])
 	})
 	t.Run("an SBOM refers to it", func(t *testing.T) {
 		require.Len(t, built.SBOMs, 1)

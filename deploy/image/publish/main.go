@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -38,6 +39,7 @@ func run(ctx context.Context, args []string) error {
 	registry := flags.String("registry", "", "push to `REGISTRY/headstart-{agent,controller}:VERSION`")
 	dir := flags.String("layout", "", "write OCI layouts below this `folder` instead")
 	version := flags.String("version", "v0.1.0", "version and tag of the images")
+	commit := flags.String("revision", "", "commit of the sources (default: what git says)")
 	platforms := flags.String("platforms", "amd64,arm64", "architectures")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -45,7 +47,10 @@ func run(ctx context.Context, args []string) error {
 	if (*registry == "") == (*dir == "") {
 		return errors.New("give -registry or -layout")
 	}
-	options := image.Options{Source: *source, Platforms: strings.Split(*platforms, ","), Version: *version}
+	options := image.Options{Source: *source, Platforms: strings.Split(*platforms, ","), Version: *version, Revision: *commit}
+	if options.Revision == "" {
+		options.Revision = revision(ctx, *source)
+	}
 	for _, spec := range []image.Spec{image.Agent, image.Controller} {
 		built, err := image.Build(ctx, spec, options)
 		if err != nil {
@@ -68,6 +73,22 @@ func run(ctx context.Context, args []string) error {
 		fmt.Fprintf(os.Stdout, "%s@%s\n", target, digest)
 	}
 	return nil
+}
+
+// revision is the commit of the sources, "" outside of a git repository.
+func revision(ctx context.Context, source string) string {
+	git := func(args ...string) (string, error) {
+		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", source}, args...)...).Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	commit, err := git("rev-parse", "HEAD")
+	if err != nil {
+		return ""
+	}
+	if changed, err := git("status", "--porcelain"); err != nil || changed != "" {
+		return commit + "-dirty"
+	}
+	return commit
 }
 
 func push(ctx context.Context, repository, version string, built *image.Built) error {
