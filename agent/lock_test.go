@@ -140,8 +140,9 @@ func TestAnAgentThatIsStoppedLosesItsPlace(t *testing.T) {
 	var stderr bytes.Buffer
 	holder.Stderr = &stderr
 	require.NoError(t, holder.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- holder.Wait() }()
+	var failure error
+	ended := make(chan struct{})
+	go func() { failure = holder.Wait(); close(ended) }()
 	t.Cleanup(func() { _ = holder.Process.Kill(); <-ended })
 	socket := filepath.Join(dir, socketName(machineLock))
 	require.Eventually(t, func() bool { _, err := os.Stat(socket); return err == nil }, lockTime, 5*time.Millisecond)
@@ -153,9 +154,8 @@ func TestAnAgentThatIsStoppedLosesItsPlace(t *testing.T) {
 	require.Contains(t, second.logged(), "takes over")
 	require.NoError(t, holder.Process.Signal(syscall.SIGCONT))
 	select {
-	case err := <-ended:
-		ended <- err
-		require.Error(t, err)
+	case <-ended:
+		require.Error(t, failure)
 	case <-time.After(lockTime):
 		t.Fatal("the agent that was stopped works beside the one that took over")
 	}

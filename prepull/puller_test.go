@@ -369,7 +369,7 @@ func TestPullerSaysWhatItWaitedForWhenItIsStopped(t *testing.T) {
 					defer store.mu.Unlock()
 					store.hang[name] = store.hang[name] || s.Attempts == 2
 				}})
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				stop()
 				require.Equal(t, tc.want, p.Status()[0].Error)
 			})

@@ -40,7 +40,11 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 	defer func() { p.progress.stage("pull", time.Since(began)) }()
 	ctx, stop := p.node.aboveFloor(ctx)
 	defer stop()
-	_, err := p.node.client.Pull(
+	missing, err := p.missingRecords(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = p.node.client.Pull(
 		ctx, p.name,
 		client.WithResolver(fetched),
 		client.WithPullSnapshotter(p.node.found.Snapshotter),
@@ -49,6 +53,12 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 		client.WithChildLabelMap(labelMap),
 	)
 	err = floorCause(ctx, err)
+	if err != nil {
+		// It names an image before it has unpacked one of a kind that its unpacker does not know.
+		err = errors.Join(err, p.node.removeRecords(ctx, missing))
+	} else {
+		p.named = missing
+	}
 	if err != nil && errors.Is(asNoRoom(err), ErrNoRoom) {
 		// In this order: on a disk that is quite full containerd cannot remove a snapshot, not even its own clean-up.
 		return errors.Join(err, fetched.abort(ctx, p.node.client.ContentStore()), p.node.removeActive(ctx))

@@ -41,6 +41,7 @@ type pull struct {
 	source   string // normalised, as it is fetched
 	resolved *registry.Image
 	progress *progress
+	named    []string     // records that containerd's own pull may have made for this one
 	written  atomic.Int64 // bytes that this attempt has unpacked, and of blobs
 	lazy     []lazyLayer  // known at the end
 	doubt    func()       // counts against the engine that failed its check, should another bring the image

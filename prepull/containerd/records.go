@@ -62,6 +62,24 @@ func (p *pull) writeRecords(ctx context.Context) (made []string, err error) {
 	return made, nil
 }
 
+// missingRecords returns the image's names that are not there.
+func (p *pull) missingRecords(ctx context.Context) ([]string, error) {
+	names, err := recordNames(p.name, p.resolved.Target.Digest, p.resolved.Config.Digest)
+	if err != nil {
+		return nil, err
+	}
+	var missing []string
+	for _, name := range names {
+		_, err := p.node.client.ImageService().Get(ctx, name)
+		if errdefs.IsNotFound(err) {
+			missing = append(missing, name)
+		} else if err != nil {
+			return nil, fmt.Errorf("look for the image record %q: %w", name, err)
+		}
+	}
+	return missing, nil
+}
+
 // writeRecord creates a record, or brings target and our labels of an existing one up to date and keeps its others.
 func (n *node) writeRecord(ctx context.Context, img images.Image) (created bool, err error) {
 	service := n.client.ImageService()

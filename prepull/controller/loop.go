@@ -51,27 +51,34 @@ func (c *Controller) retarget(ctx context.Context) {
 			c.rankSoon(p.rankDue())
 		}
 		p.retarget(c.workloads)
-		arch := commonArch(c.fleet.match(p.selector))
-		for _, want := range p.wanted {
-			every, refs := p.interval(), p.refs()
-			if other, twice := names[want.name]; twice {
-				every, refs = min(every, other.every), join(other.refs, refs)
-			}
-			registry, nodes := seed(p.obj, want.name)
-			names[want.name] = wanted{arch: arch, every: every, refs: refs, seed: registry, reported: nodes}
-			if c.refresh[name] {
+		c.lookFor(p, names)
+		if c.refresh[name] {
+			for _, want := range p.wanted {
 				refresh = append(refresh, want.name)
-			}
-		}
-		for _, name := range p.unmeasured() {
-			if _, twice := names[name]; !twice {
-				names[name] = wanted{arch: arch, every: measureEvery, refs: p.refs()}
 			}
 		}
 		p.soon(now)
 	}
 	clear(c.refresh)
 	c.lookups.want(names, refresh)
+}
+
+// lookFor adds what is to be looked up for a policy to what is for others. The caller holds mu.
+func (c *Controller) lookFor(p *policy, names map[string]wanted) {
+	arch := commonArch(c.fleet.match(p.selector))
+	for _, want := range p.wanted {
+		every, refs := p.interval(), p.refs()
+		if other, twice := names[want.name]; twice {
+			every, refs = min(every, other.every), join(other.refs, refs)
+		}
+		registry, nodes := seed(p.obj, want.name)
+		names[want.name] = wanted{arch: arch, every: every, refs: refs, seed: registry, reported: nodes}
+	}
+	for _, name := range p.unmeasured() {
+		if _, twice := names[name]; !twice {
+			names[name] = wanted{arch: arch, every: measureEvery, refs: p.refs()}
+		}
+	}
 }
 
 // rankSoon asks for a ranking at the given time or earlier. The caller holds mu.
@@ -173,29 +180,37 @@ func (c *Controller) dueWrites() (writes []statusWrite) {
 			c.targets = c.targets || p.obj.Spec.Learn != nil && p.window == nil
 			continue
 		}
-		status, again := p.evaluate(c.fleet, c.lookups.get, c.limits, now)
-		for _, img := range status.Images {
-			if img.Bytes == 0 && img.Nodes > 0 {
-				c.lookups.hasten(img.Image)
-			}
+		if w := c.assess(p, now); w != nil {
+			writes = append(writes, *w)
 		}
-		if !again.IsZero() {
-			p.soon(again)
-		}
-		p.evaluated = now
-		if apiequality.Semantic.DeepEqual(status, p.obj.Status) {
-			continue
-		}
-		if from := p.countsFrom(); now.Before(from) && countsOnly(status, p.obj.Status) {
-			p.soon(from)
-			continue
-		}
-		obj := p.obj.DeepCopy()
-		obj.Status = status
-		p.written = now
-		writes = append(writes, statusWrite{p, obj, invalid(obj) && !invalid(p.obj)})
 	}
 	return writes
+}
+
+// assess returns the status to write for a policy; nil when the one that is there says it, or will do for now. The
+// caller holds mu.
+func (c *Controller) assess(p *policy, now time.Time) *statusWrite {
+	status, again := p.evaluate(c.fleet, c.lookups.get, c.limits, now)
+	for _, img := range status.Images {
+		if img.Bytes == 0 && img.Nodes > 0 {
+			c.lookups.hasten(img.Image)
+		}
+	}
+	if !again.IsZero() {
+		p.soon(again)
+	}
+	p.evaluated = now
+	if apiequality.Semantic.DeepEqual(status, p.obj.Status) {
+		return nil
+	}
+	if from := p.countsFrom(); now.Before(from) && countsOnly(status, p.obj.Status) {
+		p.soon(from)
+		return nil
+	}
+	obj := p.obj.DeepCopy()
+	obj.Status = status
+	p.written = now
+	return &statusWrite{p, obj, invalid(obj) && !invalid(p.obj)}
 }
 
 // write stores a status. One that is refused is evaluated again, from what the watch has brought until then.

@@ -1,6 +1,7 @@
 package connection_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -87,7 +88,7 @@ func TestASilentWatchIsEnded(t *testing.T) {
 func TestAWatchThatDoesNotBeginIsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		response, err := get(t, &hung{answers: time.Hour}, watch)
+		response, err := get(t, &hung{answers: time.Hour}, watch) //nolint:bodyclose // there is none
 		require.ErrorIs(t, err, connection.ErrSilent)
 		require.Nil(t, response)
 		require.Equal(t, 30*time.Second, time.Since(began))
@@ -105,7 +106,7 @@ func TestOtherRequestsAreLeftAlone(t *testing.T) {
 			server.says <- "x"
 		}()
 		_, err = response.Body.Read(make([]byte, 1))
-		require.NoError(t, err)
+		require.NoError(t, errors.Join(err, response.Body.Close()))
 	})
 }
 

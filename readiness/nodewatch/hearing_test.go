@@ -1,6 +1,7 @@
 package nodewatch
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -24,7 +25,7 @@ func (a answer) RoundTrip(*http.Request) (*http.Response, error) {
 
 func TestReadinessFallsWhenNothingIsHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWatch(nil)
+		w := newWatch()
 		require.Zero(t, w.Silence(), "nobody has asked")
 		require.ErrorContains(t, w.Ready(nil), "not been listed")
 		w.hearing.heard()
@@ -36,7 +37,7 @@ func TestReadinessFallsWhenNothingIsHeard(t *testing.T) {
 			require.NoError(t, err)
 			<-time.After(time.Minute)
 			_, err = response.Body.Read(make([]byte, 8))
-			require.NoError(t, err)
+			require.NoError(t, errors.Join(err, response.Body.Close()))
 		}
 		ask(answer{http.StatusOK, "bookmark"})
 		require.Zero(t, w.Silence(), "what comes by a watch counts when it comes")

@@ -39,7 +39,7 @@ type Watch struct {
 
 // New makes a watch of the API server of config; nothing is sent before Start.
 func New(config *rest.Config) (*Watch, error) {
-	w := newWatch(nil)
+	w := newWatch()
 	config = rest.CopyConfig(config)
 	config.Wrap(w.hearing.wrap)
 	var err error
@@ -49,8 +49,8 @@ func New(config *rest.Config) (*Watch, error) {
 	return w, nil
 }
 
-func newWatch(client rest.Interface) *Watch {
-	return &Watch{client: client, labels: map[string]map[string]string{}, synced: make(chan struct{})}
+func newWatch() *Watch {
+	return &Watch{labels: map[string]map[string]string{}, synced: make(chan struct{})}
 }
 
 // Handler is what a follower does with Nodes. Its functions are called one at a time, and must not block: all other

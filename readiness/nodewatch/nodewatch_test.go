@@ -34,7 +34,7 @@ func (l *told) handler(name string, replaces bool) Handler[string] {
 
 func TestFollowersAreToldOfEveryNode(t *testing.T) {
 	var log told
-	w := newWatch(nil)
+	w := newWatch()
 	Follow(w, log.handler("lists", true))
 	Follow(w, log.handler("steps", false))
 	s := sink{w}
@@ -69,7 +69,7 @@ func TestFollowersAreToldOfEveryNode(t *testing.T) {
 }
 
 func TestWhatIsNoNodeIsRefused(t *testing.T) {
-	s := sink{newWatch(nil)}
+	s := sink{newWatch()}
 	require.Error(t, s.Add(&corev1.Pod{}))
 	require.Error(t, s.Delete(&corev1.Pod{}))
 	require.Error(t, s.Replace([]any{&corev1.Pod{}}, "1"))
@@ -77,7 +77,7 @@ func TestWhatIsNoNodeIsRefused(t *testing.T) {
 
 func TestFollowerThatDoesNotReturnIsUnhealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, release := newWatch(nil), make(chan struct{})
+		w, release := newWatch(), make(chan struct{})
 		Follow(w, Handler[string]{
 			Read: func(n *corev1.Node) string { return n.Name }, Set: func(string) { <-release }, Delete: func(string) {},
 		})

@@ -18,7 +18,8 @@ func peaks(every time.Duration) trace.Trace {
 	for at := monday; at.Before(monday.AddDate(0, 0, 35)); at = at.Add(every) {
 		hour := float64(at.Hour()) + float64(at.Minute())/60
 		hump := func(center, width, height float64) float64 {
-			return height * math.Exp(-math.Pow((hour-center)/width, 2)/2)
+			off := (hour - center) / width
+			return height * math.Exp(-off*off/2)
 		}
 		demand := 10 + hump(9.5, 1, 60) + hump(20, 1.5, 50)
 		if day := at.Weekday(); day == time.Saturday || day == time.Sunday {

@@ -58,6 +58,7 @@ func plain(t *testing.T, name string) v1.Image {
 // layers makes a row of an image with the given tars, over a plain base.
 func layers(name string, make func(t *testing.T) []v1.Layer) parityRow {
 	return parityRow{name: name, put: func(t *testing.T, s *shelf) {
+		t.Helper()
 		base := layerOf(t, types.OCILayer, tarOf(t, entry{name: "base/", kind: tar.TypeDir, mode: 0o751, uid: 3, gid: 4}, entry{name: "base/of", body: t.Name()}))
 		s.put(t, imageOf(t, "amd64", append([]v1.Layer{base}, make(t)...)...), "v1")
 	}}
@@ -65,12 +66,16 @@ func layers(name string, make func(t *testing.T) []v1.Layer) parityRow {
 
 // entries is layers with one gzip layer.
 func entries(name string, all ...entry) parityRow {
-	return layers(name, func(t *testing.T) []v1.Layer { return []v1.Layer{layerOf(t, types.OCILayer, tarOf(t, all...))} })
+	return layers(name, func(t *testing.T) []v1.Layer {
+		t.Helper()
+		return []v1.Layer{layerOf(t, types.OCILayer, tarOf(t, all...))}
+	})
 }
 
 // packed is layers with one layer of given bytes, said to unpack to a tar.
 func packed(name string, kind types.MediaType, make func(tarball []byte) []byte) parityRow {
 	return layers(name, func(t *testing.T) []v1.Layer {
+		t.Helper()
 		tarball := tarOf(t, entry{name: "file", body: t.Name()})
 		diff, _, err := v1.SHA256(bytes.NewReader(tarball))
 		require.NoError(t, err)
@@ -99,6 +104,7 @@ func platformOf(architecture string) *ocispec.Platform {
 // index makes a row of an index of plain images.
 func index(name string, children ...child) parityRow {
 	return parityRow{name: name, put: func(t *testing.T, s *shelf) {
+		t.Helper()
 		doc := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
 		doc.SchemaVersion = 2
 		for i, c := range children {
@@ -122,6 +128,7 @@ func index(name string, children ...child) parityRow {
 // changed makes a row of a plain image with its manifest changed.
 func changed(name string, change func(m map[string]any)) parityRow {
 	return parityRow{name: name, put: func(t *testing.T, s *shelf) {
+		t.Helper()
 		img := plain(t, name)
 		s.put(t, img)
 		raw, err := img.RawManifest()
@@ -136,8 +143,8 @@ func changed(name string, change func(m map[string]any)) parityRow {
 }
 
 func lastLayer(m map[string]any) map[string]any {
-	all, _ := m["layers"].([]any)               //nolint:errcheck // it was marshalled by us
-	last, _ := all[len(all)-1].(map[string]any) //nolint:errcheck // as above
+	all, _ := m["layers"].([]any)
+	last, _ := all[len(all)-1].(map[string]any)
 	return last
 }
 
@@ -169,6 +176,7 @@ func imageRows() []parityRow {
 		entries("large owners", entry{name: "file", body: "x", uid: 1 << 30, gid: 1 << 30}),
 		entries("zeros in great number", entry{name: "var/log/lastlog", body: strings.Repeat("\x00", 48*mib)}),
 		layers("many layers", func(t *testing.T) []v1.Layer {
+			t.Helper()
 			var all []v1.Layer
 			for i := range 40 {
 				all = append(all, layerOf(t, types.OCILayer, tarOf(t, entry{name: fmt.Sprintf("d/%d", i), body: t.Name()})))
@@ -201,13 +209,13 @@ func imageRows() []parityRow {
 		changed("a layer whose size lies", func(m map[string]any) { lastLayer(m)["size"] = 1 }),
 		changed("a layer whose digest lies", func(m map[string]any) { lastLayer(m)["digest"] = "sha256:" + strings.Repeat("0", 64) }),
 		changed("a layer without a valid digest", func(m map[string]any) { lastLayer(m)["digest"] = "sha256:zz" }),
-		changed("fewer layers than the config has", func(m map[string]any) { m["layers"] = m["layers"].([]any)[:1] }), //nolint:forcetypeassert // it was marshalled by us
+		changed("fewer layers than the config has", func(m map[string]any) { m["layers"] = m["layers"].([]any)[:1] }), //nolint:forcetypeassert,errcheck // it was marshalled by us
 		changed("a config of another kind", func(m map[string]any) {
-			m["config"].(map[string]any)["mediaType"] = "application/vnd.cncf.helm.config.v1+json" //nolint:forcetypeassert // as above
+			m["config"].(map[string]any)["mediaType"] = "application/vnd.cncf.helm.config.v1+json" //nolint:forcetypeassert,errcheck // as above
 		}),
 		changed("no layers", func(m map[string]any) { m["layers"] = []any{} }),
 		changed("an artifact's type", func(m map[string]any) { m["artifactType"] = "application/vnd.example" }),
-		{name: "a manifest as text", put: func(t *testing.T, s *shelf) {
+		{name: "a manifest as text", differs: "a document says itself what it is", put: func(t *testing.T, s *shelf) {
 			s.put(t, plain(t, "text"), "v1")
 			for key := range s.types {
 				s.types[key] = "text/plain; charset=utf-8"

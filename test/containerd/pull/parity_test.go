@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"github.com/go-logr/logr"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/image-spec/identity"
@@ -73,7 +74,7 @@ func (s *shelf) serve(w http.ResponseWriter, r *http.Request, key string, data [
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if kind := s.types[key]; kind != "" {
 		w.Header().Set("Content-Type", kind)
-		hash, _, _ := v1.SHA256(strings.NewReader(string(data))) //nolint:errcheck // memory does not fail
+		hash, _, _ := v1.SHA256(strings.NewReader(string(data)))
 		w.Header().Set("Docker-Content-Digest", hash.String())
 	}
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(data)))
@@ -132,7 +133,11 @@ type parityRow struct {
 
 // outcome is what a pull led to.
 type outcome struct {
-	There     bool
+	There bool
+	// Left is whether the name is there of an image that could not be pulled: containerd's own pull leaves some behind.
+	Left bool
+	// Hollow is whether layers are missing: the CRI takes some images that it cannot run.
+	Hollow    bool
 	Records   map[string]string
 	Snapshots map[string]string
 	Tree      []string
@@ -211,8 +216,14 @@ func runParity(t *testing.T, row parityRow, theirs, ours *testenv.Containerd, se
 		require.True(t, got.There, status.Error)
 		return "CRI refused, agent pulled by " + status.Engine + ": " + row.differs
 	}
+	if want.Hollow {
+		require.False(t, got.There)
+		return "CRI pulled what it cannot run, agent refused"
+	}
 	require.Equal(t, told[want.There], told[got.There], "the CRI says %v; the agent says %s", theirErr, status.Error)
 	assert.Equal(t, want.Tree, got.Tree)
+	require.False(t, got.Left && !want.Left, "a name is left behind")
+	got.Left = want.Left
 	require.Equal(t, want, got)
 	if row.engine != "" {
 		require.Equal(t, row.engine, status.Engine, "%v", status.PassedOver)
@@ -230,7 +241,7 @@ func outcomeOf(t *testing.T, ctd *testenv.Containerd, ref string, there bool) ou
 	defer func() { require.NoError(t, done(ctx)) }()
 	img, err := c.GetImage(ctx, ref)
 	if !there {
-		require.Error(t, err, "a name is left behind")
+		out.Left = err == nil
 		return out
 	}
 	require.NoError(t, err)
@@ -246,6 +257,10 @@ func outcomeOf(t *testing.T, ctd *testenv.Containerd, ref string, there bool) ou
 	service := c.SnapshotService(ctd.Snapshotter())
 	for _, chain := range identity.ChainIDs(slices.Clone(diffs)) {
 		info, err := service.Stat(ctx, chain.String())
+		if errdefs.IsNotFound(err) {
+			out.Hollow = true
+			return out
+		}
 		require.NoError(t, err)
 		out.Snapshots[info.Name] = info.Parent
 	}

@@ -57,7 +57,7 @@ func templateConfig(t *testing.T, config string) ([]*unstructured.Unstructured, 
 	text, err := yaml.Marshal(map[string]any{"agent": map[string]any{"config": fields}})
 	require.NoError(t, err)
 	// Helm splits the paths of values files at commas, and a test's own folder has its name.
-	values, err := os.CreateTemp("", "values-*.yaml")
+	values, err := os.CreateTemp("", "values-*.yaml") //nolint:usetesting // as above
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.Remove(values.Name())) })
 	_, err = values.Write(text)

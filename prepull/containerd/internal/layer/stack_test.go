@@ -27,7 +27,8 @@ import (
 const stackTime = 10 * time.Second
 
 // TestStacksAsContainerdDoes unpacks random stacks of layers by containerd's own code, each on those below, and by ours,
-// each alone and then told of those below. A failure prints its seed.
+// each alone and then told of those below. A failure prints its seed. It is no fuzz test: what a seed leads to tells a fuzzer
+// nothing of the next, and containerd's resolving of links that name each other takes seconds under its instrumentation.
 func TestStacksAsContainerdDoes(t *testing.T) {
 	first := uint64(time.Now().UnixNano())
 	began, stacks := time.Now(), 0
@@ -47,11 +48,6 @@ func TestKnownStacks(t *testing.T) {
 	} {
 		requireStackAsContainerd(t, seed)
 	}
-}
-
-func FuzzStacksAsContainerdDoes(f *testing.F) {
-	f.Add(uint64(1))
-	f.Fuzz(requireStackAsContainerd)
 }
 
 func requireStackAsContainerd(t *testing.T, seed uint64) {

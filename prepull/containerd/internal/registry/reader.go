@@ -279,10 +279,15 @@ func (rd *Reader) fetchFrom(t turn, c *chunk, got *int) error {
 			return rd.repo.lookups.explain(h.Host, err)
 		}
 		rd.repo.client.pace.failed(err)
-		if failures++; failures >= t.attempts || t.passOn(err) || pause(rd.ctx, failures, err) != nil {
+		if failures++; failures >= t.attempts || !t.again(rd.ctx, failures, err) {
 			return err
 		}
 	}
+}
+
+// again waits until the host may be asked again, and reports whether it is to be.
+func (t turn) again(ctx context.Context, failures int, err error) bool {
+	return !t.passOn(err) && pause(ctx, failures, err) == nil
 }
 
 // lane is one request on its way into memory: a range, or what is missing of it.
