@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"headstart.dev/cmd/internal/cli"
+	"headstart.dev/readiness/inspect"
 )
 
 func TestBadFlagsSayWhatToWrite(t *testing.T) {
@@ -60,3 +61,6 @@ func TestNoClusterIsSaidInOneLine(t *testing.T) {
 	_, err := loadConfig(&options{})
 	require.EqualError(t, err, "not in a pod, and no kubeconfig: name one with --kubeconfig")
 }
+
+// The plugin finds out by the lease whether a controller is alive.
+func TestThePluginKnowsTheLease(t *testing.T) { require.Equal(t, inspect.LeaseName, leaseName) }

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
-	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -14,89 +12,72 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	gatesv1alpha1 "headstart.dev/gates/v1alpha1"
 	"headstart.dev/readiness"
 	"headstart.dev/readiness/compat/guide"
 	"headstart.dev/readiness/compat/upstream"
+	"headstart.dev/readiness/inspect"
 	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
 )
 
-const (
-	// requestTimeout bounds one request to the API server.
-	requestTimeout = 30 * time.Second
-	// pageSize keeps answers of large clusters small.
-	pageSize = 500
-)
-
-// clusterFlags say which cluster; they are kubectl's own.
-type clusterFlags struct {
-	kubeconfig, context, namespace string
-}
-
-func (f *clusterFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default $KUBECONFIG, else ~/.kube/config)")
-	cmd.Flags().StringVar(&f.context, "context", "", "`name` of the kubeconfig's context")
-	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pod (default the context's)")
-}
+// pageSize keeps answers of large clusters small.
+const pageSize = 500
 
 // cluster reads what the commands report on. It writes nothing.
 type cluster struct {
-	core      kubernetes.Interface
-	dynamic   dynamic.Interface
+	core    kubernetes.Interface
+	dynamic dynamic.Interface
+	// watching has no time limit.
+	watching  kubernetes.Interface
 	namespace string
+	clock     *serverClock
 }
 
-// connect finds the cluster; it sends nothing yet.
-func (f *clusterFlags) connect() (*cluster, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = f.kubeconfig
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{
-		CurrentContext: f.context, Context: clientcmdContext(f.namespace),
-	})
-	config, err := loaded.ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig: %w", err)
-	}
-	config.Timeout = requestTimeout
-	namespace, _, err := loaded.Namespace()
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig: %w", err)
-	}
-	core, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	client, err := dynamic.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	return &cluster{core: core, dynamic: client, namespace: namespace}, nil
-}
+// which says which nodes: the one of a name, or those that a selector of labels selects.
+type which struct{ name, selector string }
 
-// nodes lists all nodes, or the one that is named.
-func (c *cluster) nodes(ctx context.Context, name string) ([]corev1.Node, error) {
-	if name != "" {
-		node, err := c.core.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+// nodes lists them, and says as of which resource version.
+func (c *cluster) nodes(ctx context.Context, of which) ([]corev1.Node, string, error) {
+	if of.name != "" {
+		node, err := c.core.CoreV1().Nodes().Get(ctx, of.name, metav1.GetOptions{})
 		if err != nil {
-			return nil, fmt.Errorf("get node %q: %w", name, err)
+			return nil, "", fmt.Errorf("get node %q: %w", of.name, err)
 		}
-		return []corev1.Node{*node}, nil
+		return []corev1.Node{*node}, node.ResourceVersion, nil
 	}
 	var out []corev1.Node
-	options := metav1.ListOptions{Limit: pageSize}
+	options := metav1.ListOptions{Limit: pageSize, LabelSelector: of.selector}
 	for {
 		list, err := c.core.CoreV1().Nodes().List(ctx, options)
 		if err != nil {
-			return nil, fmt.Errorf("list nodes: %w", err)
+			return nil, "", fmt.Errorf("list nodes: %w", err)
 		}
 		out = append(out, list.Items...)
 		if options.Continue = list.Continue; options.Continue == "" {
-			return out, nil
+			return out, list.ResourceVersion, nil
 		}
 	}
 }
+
+// view says how the cluster looks now: by its clock, and with a controller that lives or without.
+func (c *cluster) view(ctx context.Context, warn func(string)) inspect.View {
+	options := metav1.ListOptions{FieldSelector: "metadata.name=" + inspect.LeaseName}
+	leases, err := c.core.CoordinationV1().Leases(metav1.NamespaceAll).List(ctx, options)
+	if apierrors.IsForbidden(err) {
+		leases, err = c.core.CoordinationV1().Leases(usualNamespace).List(ctx, options)
+	}
+	view := inspect.View{Now: c.clock.now()}
+	if err != nil {
+		warn(fmt.Sprintf("whether a controller is alive is not known: %v", err))
+		return view
+	}
+	view.Controller = inspect.ReadController(leases.Items, view.Now)
+	return view
+}
+
+// usualNamespace is where the controller runs, unless it was put elsewhere.
+const usualNamespace = "headstart-system"
 
 // rules lists the rules of all forms, in the form of the engine. One that has no meaning is reported to warn and left out.
 func (c *cluster) rules(ctx context.Context, warn func(string)) ([]*readiness.Rule, error) {
@@ -123,7 +104,7 @@ func (c *cluster) rules(ctx context.Context, warn func(string)) ([]*readiness.Ru
 
 // rulesOf lists the rules of one form.
 func rulesOf[T any](ctx context.Context, client dynamic.Interface, form schema.GroupVersion, convert func(*T) (*readiness.Rule, error), warn func(string)) ([]*readiness.Rule, error) {
-	listed, err := listOf[T](ctx, client, form.WithResource("nodereadinessrules"))
+	listed, err := listOf[T](ctx, client, form.WithResource(ruleResource))
 	if apierrors.IsForbidden(err) && form.Group != readiness.Domain {
 		warn(fmt.Sprintf("rules of %s are left out: %v", form.Group, err))
 		return nil, nil

@@ -26,11 +26,15 @@ func newTimelineCommand() *cobra.Command {
 			"  kubectl headstart timeline ip-10-0-0-1.ec2.internal -o html >boot.html",
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, name, err := resource(args)
+			if err != nil || kind != kindNode {
+				return cli.Usagef("%q: want the name of a node", args[0])
+			}
 			c, err := flags.connect()
 			if err != nil {
 				return err
 			}
-			return drawTimeline(cmd, c, args[0], output)
+			return drawTimeline(cmd, c, name, output)
 		},
 	}
 	flags.register(cmd)
@@ -39,7 +43,7 @@ func newTimelineCommand() *cobra.Command {
 }
 
 func drawTimeline(cmd *cobra.Command, c *cluster, name, output string) error {
-	nodes, err := c.nodes(cmd.Context(), name)
+	nodes, _, err := c.nodes(cmd.Context(), which{name: name})
 	if err != nil {
 		return err
 	}

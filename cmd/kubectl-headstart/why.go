@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -24,51 +23,54 @@ func newWhyCommand() *cobra.Command {
 		output string
 	)
 	cmd := &cobra.Command{
-		Use:   "why pod/POD | node/NODE",
+		Use:   "why pod/POD | pod POD | node/NODE | node NODE",
 		Short: "Says why a pod or a node is held, since when, and what would release it",
 		Example: "  kubectl headstart why node/ip-10-0-0-1.ec2.internal\n" +
-			"  kubectl headstart why -n shop pod/web-7d4b9 -o json",
-		Args: cli.Args(cobra.ExactArgs(1)),
+			"  kubectl headstart why pod web-7d4b9 -n shop -o json",
+		Args: cli.Args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			kind, name, ok := strings.Cut(args[0], "/")
-			if !ok || name == "" {
-				return cli.Usagef("%q: want pod/NAME or node/NAME", args[0])
+			if len(args) == 1 && !strings.Contains(args[0], "/") {
+				return cli.Usagef("%q: want pod/%[1]s or node/%[1]s", args[0])
+			}
+			kind, name, err := resource(args)
+			if err != nil {
+				return err
 			}
 			c, err := flags.connect()
 			if err != nil {
 				return err
 			}
-			switch kind {
-			case "node", "nodes", "no":
-				return whyNode(cmd, c, name, output, time.Now())
-			case "pod", "pods", "po":
-				return whyPod(cmd, c, name, output, time.Now())
+			if err := c.installed(); err != nil {
+				return err
 			}
-			return cli.Usagef("%q: want pod/NAME or node/NAME", args[0])
+			if kind == kindNode {
+				return whyNode(cmd, c, name, output)
+			}
+			return whyPod(cmd, c, name, output)
 		},
 	}
 	flags.register(cmd)
-	cli.OutputFlag(cmd, &output, "text", "json")
+	cli.OutputFlag(cmd, &output, cli.Text, cli.JSON, cli.YAML)
 	return cmd
 }
 
-func whyNode(cmd *cobra.Command, c *cluster, name, output string, now time.Time) error {
-	nodes, err := c.nodes(cmd.Context(), name)
+func whyNode(cmd *cobra.Command, c *cluster, name, output string) error {
+	nodes, _, err := c.nodes(cmd.Context(), which{name: name})
 	if err != nil {
 		return err
 	}
-	rules, err := c.rules(cmd.Context(), warner(cmd))
+	facts, err := c.facts(cmd.Context(), warner(cmd))
 	if err != nil {
 		return err
 	}
-	report := inspect.Nodes(nodes, rules, now)[0]
-	if output == "json" {
-		return cli.Print(cmd.OutOrStdout(), cli.JSON, report)
+	report := facts.view.Nodes(nodes, facts.rules)[0]
+	if output != cli.Text {
+		return cli.Print(cmd.OutOrStdout(), output, report)
 	}
-	return inspect.WriteNode(cmd.OutOrStdout(), &report, now)
+	return inspect.WriteNode(cmd.OutOrStdout(), &report, facts.view.Now)
 }
 
-func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) error {
+func whyPod(cmd *cobra.Command, c *cluster, name, output string) error {
 	ctx := cmd.Context()
 	pod, err := c.core.CoreV1().Pods(c.namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -78,11 +80,11 @@ func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 	if err != nil {
 		return err
 	}
-	nodes, err := c.nodes(ctx, "")
+	nodes, _, err := c.nodes(ctx, which{})
 	if err != nil {
 		return err
 	}
-	rules, err := c.rules(ctx, warner(cmd))
+	around, err := c.facts(ctx, warner(cmd))
 	if err != nil {
 		return err
 	}
@@ -91,8 +93,8 @@ func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 		return err
 	}
 	live := gatescontroller.Live{Typed: c.core, Dynamic: c.dynamic, Warn: warner(cmd)}
-	facts := live.Complete(ctx, gates.Facts{Fleet: fleet, Exists: c.exists(ctx)})
-	report, err := inspect.Pod(pod, policies, facts, inspect.Nodes(nodes, rules, now), now)
+	known := live.Complete(ctx, gates.Facts{Fleet: fleet, Exists: c.exists(ctx)})
+	report, err := around.view.Pod(pod, policies, known, around.view.Nodes(nodes, around.rules))
 	if err != nil {
 		return err
 	}
@@ -103,10 +105,10 @@ func whyPod(cmd *cobra.Command, c *cluster, name, output string, now time.Time) 
 	if report.Pulling, err = gatescontroller.PulledFor(pod, pulls); err != nil {
 		return err
 	}
-	if output == "json" {
-		return cli.Print(cmd.OutOrStdout(), cli.JSON, report)
+	if output != cli.Text {
+		return cli.Print(cmd.OutOrStdout(), output, report)
 	}
-	return inspect.WritePod(cmd.OutOrStdout(), &report, now)
+	return inspect.WritePod(cmd.OutOrStdout(), &report, around.view.Now)
 }
 
 // fleet knows the nodes and the room that pods take on them.

@@ -21,7 +21,10 @@ import (
 	readinessv1alpha1 "headstart.dev/readiness/v1alpha1"
 )
 
-var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+var (
+	now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	at  = inspect.View{Now: now}
+)
 
 func rule(t *testing.T) *readiness.Rule {
 	t.Helper()
@@ -55,21 +58,19 @@ var held = corev1.Taint{Key: "readiness.k8s.io/headstart", Value: "pending", Eff
 func TestStatus(t *testing.T) {
 	foreign := corev1.Taint{Key: "example.com/mine", Effect: corev1.TaintEffectNoExecute}
 	nodes := []corev1.Node{node("b", "True", "ok"), node("a", "False", "no conflist yet", held, foreign)}
-	report := inspect.Nodes(nodes, []*readiness.Rule{rule(t)}, now)
+	report := at.Nodes(nodes, []*readiness.Rule{rule(t)})
 	require.Equal(t, []string{"a", "b"}, []string{report[0].Name, report[1].Name})
 	require.Equal(t, readiness.StateHeld, report[0].State)
 	require.Equal(t, readiness.StateReleased, report[1].State)
 	require.Equal(t, []string{"example.com/mine:NoExecute"}, report[0].Taints)
 	require.Len(t, report[0].Conditions, 1, "kubelet's own are not ours to tell")
 
-	var out strings.Builder
-	require.NoError(t, inspect.WriteStatus(&out, report, now))
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	lines := statusLines(t, at, nodes, []*readiness.Rule{rule(t)}, true)
 	require.Len(t, lines, 3)
-	require.Regexp(t, `^a +Held +30s +False +- +- +- +1 +headstart: .*CNIReady`, lines[1])
-	require.Regexp(t, `^b +Released +30s +True +- +- +- +1 +-$`, lines[2])
+	require.Regexp(t, `^a +Held +30s +False +- +- +- +- +1 +headstart: .*CNIReady`, lines[1])
+	require.Regexp(t, `^b +Released +30s +True +- +- +- +- +1 +-$`, lines[2])
 
-	out.Reset()
+	var out strings.Builder
 	require.NoError(t, inspect.WriteNode(&out, &report[0], now))
 	for _, want := range []string{
 		"rule headstart (native): Held", "on the node", "deadline  in 9m30s", "then Release", "example.com/mine:NoExecute belongs to no rule", "no conflist yet",
@@ -82,9 +83,11 @@ func TestStatus(t *testing.T) {
 func TestANodeCannotWriteToTheTerminal(t *testing.T) {
 	hostile := node("a", "False", "\x1b[2Jgone\nrule headstart: Released"+strings.Repeat("x", 10_000))
 	hostile.Annotations[readiness.AnnotationImages] = `{"snapshotter":"\u001b[2J","runtime":"` + strings.Repeat("y", 5000) + `","engines":["\nrule headstart: Released"` + strings.Repeat(`,"z"`, 500) + `]}`
-	report := inspect.Nodes([]corev1.Node{hostile}, []*readiness.Rule{rule(t)}, now)
+	report := at.Nodes([]corev1.Node{hostile}, []*readiness.Rule{rule(t)})
 	var out strings.Builder
-	require.NoError(t, inspect.WriteStatus(&out, report, now))
+	for _, wide := range []bool{true, false} {
+		out.WriteString(strings.Join(statusLines(t, at, []corev1.Node{hostile}, []*readiness.Rule{rule(t)}, wide), "\n"))
+	}
 	require.NoError(t, inspect.WriteNode(&out, &report[0], now))
 	require.NotContains(t, out.String(), "\x1b")
 	require.NotContains(t, out.String(), "\nrule headstart: Released")
@@ -110,7 +113,7 @@ func TestPod(t *testing.T) {
 			GateName: "example.com/config", Requires: []gatesv1alpha1.Requirement{{References: &gatesv1alpha1.ReferencesRequirement{}}},
 		},
 	}}
-	nodes := inspect.Nodes([]corev1.Node{node("a", "False", "", held)}, []*readiness.Rule{rule(t)}, now)
+	nodes := at.Nodes([]corev1.Node{node("a", "False", "", held)}, []*readiness.Rule{rule(t)})
 	cases := map[string]struct {
 		change func(*corev1.Pod)
 		there  bool
@@ -141,7 +144,7 @@ func TestPod(t *testing.T) {
 			pod := gatedPod()
 			tc.change(pod)
 			facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) gates.Existence { return gates.There(tc.there) }}
-			report, err := inspect.Pod(pod, policies, facts, nodes, now)
+			report, err := at.Pod(pod, policies, facts, nodes)
 			require.NoError(t, err)
 			require.Equal(t, tc.state, report.State)
 			var out strings.Builder
@@ -166,7 +169,7 @@ func TestThePolicyInForceIsExplained(t *testing.T) {
 	holds.Status.Conditions = []metav1.Condition{{Type: "Satisfiable", Status: metav1.ConditionFalse, Message: "the API server refused to lift the gate: no"}}
 	policies := []gatesv1alpha1.GatePolicy{named("broken", 2*time.Hour, broken), named("late", time.Minute, references), holds}
 	facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) gates.Existence { return gates.There(true) }}
-	report, err := inspect.Pod(gatedPod(), policies, facts, nil, now)
+	report, err := at.Pod(gatedPod(), policies, facts, nil)
 	require.NoError(t, err)
 	require.Equal(t, "holds", report.Gates[0].Policy)
 	require.Equal(t, "policy holds: everything holds, but the API server refused to lift the gate: no", report.Gates[0].Describe(now))
@@ -195,7 +198,7 @@ func TestAPodIsToldWhichNodesAreWarm(t *testing.T) {
 		fleet.SetNode(gates.ReadNode(&n))
 	}
 	fleet.Bind("other", "full", room.Pod{Requests: resources.List{corev1.ResourcePods: 1}})
-	report, err := inspect.Pod(pod, policies, gates.Facts{Fleet: fleet}, nil, now)
+	report, err := at.Pod(pod, policies, gates.Facts{Fleet: fleet}, nil)
 	require.NoError(t, err)
 	require.Equal(t, []gates.WarmNode{{Name: "full", Full: true}, {Name: "roomy"}}, report.Warm.Nodes)
 	report.Pulling = []string{"cold"}
@@ -210,10 +213,10 @@ func TestAPodIsToldWhichNodesAreWarm(t *testing.T) {
 }
 
 func TestAPodThatToleratesTheTaintDoesNotWaitForIt(t *testing.T) {
-	nodes := inspect.Nodes([]corev1.Node{node("a", "False", "", held)}, []*readiness.Rule{rule(t)}, now)
+	nodes := at.Nodes([]corev1.Node{node("a", "False", "", held)}, []*readiness.Rule{rule(t)})
 	pod := gatedPod()
 	pod.Spec.Tolerations = []corev1.Toleration{{Key: held.Key, Operator: corev1.TolerationOpExists}}
-	report, err := inspect.Pod(pod, nil, gates.Facts{Fleet: gates.NewFleet()}, nodes, now)
+	report, err := at.Pod(pod, nil, gates.Facts{Fleet: gates.NewFleet()}, nodes)
 	require.NoError(t, err)
 	require.Empty(t, report.HeldNodes)
 }

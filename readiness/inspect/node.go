@@ -16,8 +16,10 @@ import (
 type Node struct {
 	Name    string    `json:"name"`
 	Created time.Time `json:"created"`
-	// State is Held, TimedOut, Released, Ignored, or None where no rule governs the node.
+	// State is Held, TimedOut, Released, Ignored, Suspended, WouldHold, or None where no rule governs the node.
 	State readiness.State `json:"state"`
+	// Notice says that no controller is alive; absent where one is.
+	Notice string `json:"notice,omitempty"`
 	// Conditions are those under headstart.dev/, in the order of their types.
 	Conditions []Condition `json:"conditions,omitempty"`
 	// Rules are what each rule says, held ones first.
@@ -51,27 +53,31 @@ type Images struct {
 	Engines     []string `json:"engines,omitempty"`
 }
 
-// StateNone is the state of a node that no rule governs.
-const StateNone readiness.State = "None"
+const (
+	// StateNone is the state of a node that no rule governs.
+	StateNone readiness.State = "None"
+	// StateWouldHold is that of a node which a rule would hold, and does not: it is a dry run, or no controller is alive and
+	// the taint is not on the node.
+	StateWouldHold readiness.State = "WouldHold"
+)
 
 // Nodes reports on each node, in the order of their names.
-func Nodes(nodes []corev1.Node, rules []*readiness.Rule, now time.Time) []Node {
+func (v View) Nodes(nodes []corev1.Node, rules []*readiness.Rule) []Node {
 	out := make([]Node, 0, len(nodes))
 	for i := range nodes {
-		out = append(out, report(&nodes[i], rules, now))
+		out = append(out, v.report(&nodes[i], rules))
 	}
 	slices.SortFunc(out, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
-func report(node *corev1.Node, rules []*readiness.Rule, now time.Time) Node {
+func (v View) report(node *corev1.Node, rules []*readiness.Rule) Node {
 	n := Node{
-		Name: node.Name, Created: node.CreationTimestamp.Time, State: StateNone,
-		Rules: readiness.Explain(node, rules, now), Images: images(node),
+		Name: node.Name, Created: node.CreationTimestamp.Time, Notice: v.Notice(),
+		Rules: readiness.Explain(node, rules, v.Now), Images: images(node),
 	}
-	if len(n.Rules) > 0 {
-		n.State = n.Rules[0].State
-	}
+	v.foretell(n.Rules)
+	n.State = state(n.Rules)
 	for i, rule := range n.Rules {
 		for j, reason := range rule.Reasons {
 			n.Rules[i].Reasons[j].Message = clean(reason.Message)
@@ -95,6 +101,45 @@ func report(node *corev1.Node, rules []*readiness.Rule, now time.Time) Node {
 		}
 	}
 	return n
+}
+
+// foretell takes out of the rules what nobody will do, where no controller is alive.
+func (v View) foretell(rules []readiness.Explanation) {
+	for i := range rules {
+		e := &rules[i]
+		if v.Controller.Absent == "" || e.State != readiness.StateHeld {
+			continue
+		}
+		e.Deadline = time.Time{}
+		if !e.Overdue {
+			e.OnTimeout = ""
+		}
+		if !e.Tainted {
+			e.State, e.Since = StateWouldHold, time.Time{}
+		}
+	}
+}
+
+// state is that of the node: Held where a rule holds it, else what a rule says that acts, else what one would do.
+func state(rules []readiness.Explanation) readiness.State {
+	out, best := StateNone, 4
+	for _, e := range rules {
+		state, rank := e.State, 1
+		switch {
+		case e.DryRun && state == readiness.StateHeld:
+			state, rank = StateWouldHold, 3
+		case e.DryRun:
+			rank = 3
+		case state == StateWouldHold:
+			rank = 2
+		case state == readiness.StateHeld:
+			rank = 0
+		}
+		if rank < best {
+			out, best = state, rank
+		}
+	}
+	return out
 }
 
 // named says whether a rule has the taint for its own, though it may not govern the node.

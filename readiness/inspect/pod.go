@@ -20,6 +20,8 @@ type PodReport struct {
 	Namespace string    `json:"namespace"`
 	Name      string    `json:"name"`
 	Created   time.Time `json:"created"`
+	// Notice says that no controller is alive; absent where one is.
+	Notice string `json:"notice,omitempty"`
 	// State is Gated, Pending (no gate is left, no node was found), or Scheduled.
 	State string `json:"state"`
 	Node  string `json:"node,omitempty"`
@@ -53,8 +55,9 @@ type Gate struct {
 	// Problem is what the controller says keeps it from carrying the policy out.
 	Problem string `json:"problem,omitempty"`
 
-	placement v1alpha1.Placement
-	hidden    bool
+	placement  v1alpha1.Placement
+	hidden     bool
+	unattended bool
 }
 
 // The states of a pod.
@@ -65,8 +68,8 @@ const (
 )
 
 // Pod reports on one pod. facts must know the nodes and the objects that the pod refers to.
-func Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nodes []Node, now time.Time) (PodReport, error) {
-	r := PodReport{Namespace: pod.Namespace, Name: pod.Name, Created: pod.CreationTimestamp.Time, Node: pod.Spec.NodeName}
+func (v View) Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nodes []Node) (PodReport, error) {
+	r := PodReport{Namespace: pod.Namespace, Name: pod.Name, Created: pod.CreationTimestamp.Time, Node: pod.Spec.NodeName, Notice: v.Notice()}
 	if pod.Spec.NodeName != "" {
 		r.State = PodScheduled
 		return r, nil
@@ -87,7 +90,10 @@ func Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nod
 	judged := gates.Judge(pointers, nil)
 	for _, gate := range pod.Spec.SchedulingGates {
 		r.State = PodGated
-		g := explainGate(gate.Name, compact, judged, facts, now)
+		g := explainGate(gate.Name, compact, judged, facts, v.Now)
+		if r.Notice != "" {
+			g.Deadline, g.unattended = time.Time{}, true
+		}
 		g.Since, g.Next = r.Created, r.next(gate.Name, compact.Gates, g.placement)
 		r.Gates = append(r.Gates, g)
 	}
@@ -182,6 +188,10 @@ func (g *Gate) Describe(now time.Time) string {
 		return "no GatePolicy names this gate; whoever put it there has to lift it"
 	case g.Error != "":
 		text = fmt.Sprintf("policy %s cannot be carried out: %s", g.Policy, g.Error)
+	case g.unattended && len(g.Missing) == 0:
+		return fmt.Sprintf("policy %s: everything holds, and no controller is alive to lift it", g.Policy)
+	case g.unattended:
+		text = fmt.Sprintf("policy %s names it, and no controller is alive to lift it", g.Policy)
 	case len(g.Missing) == 0 && g.Problem != "":
 		return fmt.Sprintf("policy %s: everything holds, but %s", g.Policy, g.Problem)
 	case len(g.Missing) == 0:

@@ -5,11 +5,12 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
 
+	"headstart.dev/internal/columns"
 	"headstart.dev/readiness"
 )
 
@@ -33,60 +34,12 @@ func when(at, now time.Time) string {
 	return fmt.Sprintf("%s ago (%s)", now.Sub(at).Round(time.Second), clock)
 }
 
+// age says a length as kubectl does.
 func age(since, now time.Time) string {
 	if since.IsZero() {
 		return "-"
 	}
-	d := now.Sub(since)
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
-}
-
-// columns are the conditions that status shows side by side.
-var columns = []struct{ title, condition string }{
-	{"CNI", readiness.ConditionCNIReady},
-	{"CSI", readiness.ConditionCSIReady},
-	{"GPU", readiness.ConditionGPUReady},
-	{"IMAGES", readiness.ConditionImagesReady},
-}
-
-// WriteStatus writes one line a node.
-func WriteStatus(w io.Writer, nodes []Node, now time.Time) error {
-	if len(nodes) == 0 {
-		_, err := fmt.Fprintln(w, "no nodes")
-		return err
-	}
-	table := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprint(table, "NODE\tSTATE\tAGE")
-	for _, c := range columns {
-		fmt.Fprint(table, "\t", c.title)
-	}
-	fmt.Fprintln(table, "\tWARM\tWAITS FOR")
-	for i := range nodes {
-		n := &nodes[i]
-		fmt.Fprintf(table, "%s\t%s\t%s", n.Name, n.State, age(n.Created, now))
-		for _, c := range columns {
-			fmt.Fprint(table, "\t", n.status(c.condition))
-		}
-		fmt.Fprintf(table, "\t%s\t%s\n", n.Images.short(), n.waitsFor())
-	}
-	return table.Flush()
-}
-
-func (n *Node) status(condition string) string {
-	for _, c := range n.Conditions {
-		if c.Type == condition {
-			return string(c.Status)
-		}
-	}
-	return "-"
+	return duration.HumanDuration(max(now.Sub(since), 0))
 }
 
 func (i Images) short() string {
@@ -100,27 +53,17 @@ func (i Images) short() string {
 	return out
 }
 
-// waitsFor is the first reason of the first rule that holds the node.
-func (n *Node) waitsFor() string {
-	for _, e := range n.Rules {
-		if e.State != readiness.StateHeld || e.DryRun {
-			continue
-		}
-		more := ""
-		if len(e.Reasons) > 1 {
-			more = fmt.Sprintf(" (and %d more)", len(e.Reasons)-1)
-		}
-		if len(e.Reasons) > 0 {
-			return e.Rule + ": " + e.Reasons[0].Message + more
-		}
-		return e.Rule
+// writeNotice says first what the rest hangs on.
+func writeNotice(out *strings.Builder, notice string) {
+	if notice != "" {
+		fmt.Fprintf(out, "%s\n\n", strings.Join(columns.Wrap(notice, columns.Width), "\n"))
 	}
-	return "-"
 }
 
 // WriteNode explains one node.
 func WriteNode(w io.Writer, n *Node, now time.Time) error {
 	var out strings.Builder
+	writeNotice(&out, n.Notice)
 	fmt.Fprintf(&out, "node/%s: %s, %s old\n", n.Name, n.State, age(n.Created, now))
 	for _, e := range n.Rules {
 		fmt.Fprintf(&out, "\nrule %s (%s): %s\n", e.Rule, e.Form, e.State)
@@ -227,6 +170,7 @@ func some(names []string) string {
 // WritePod explains one pod.
 func WritePod(w io.Writer, p *PodReport, now time.Time) error {
 	var out strings.Builder
+	writeNotice(&out, p.Notice)
 	fmt.Fprintf(&out, "pod/%s in %s: %s, %s old\n", p.Name, p.Namespace, p.State, age(p.Created, now))
 	if p.State == PodScheduled {
 		fmt.Fprintf(&out, "it is on node %s; nothing of Headstart holds it\n", p.Node)

@@ -11,21 +11,42 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
 
 	"headstart.dev/readiness"
 	"headstart.dev/test/testenv"
 )
 
-// kubectl runs "kubectl headstart" as a cluster administrator.
+// nodeReport is what a program reads of a node.
+type nodeReport struct {
+	Name, State, Notice string
+	Rules               []struct{ Rule, State, Deadline string }
+}
+
+// kubectl runs "kubectl headstart" as a cluster administrator, with the answer on stdout, or with both that and stderr where
+// it fails.
 func kubectl(t *testing.T) func(args ...string) (string, error) {
+	t.Helper()
+	of := kubectlOf(t, cp)
+	return func(args ...string) (string, error) {
+		var out, errs strings.Builder
+		cmd := of(args...)
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			return out.String() + errs.String(), err
+		}
+		return out.String(), nil
+	}
+}
+
+// kubectlOf makes commands of "kubectl headstart" for a cluster.
+func kubectlOf(t *testing.T, of *testenv.ControlPlane) func(args ...string) *exec.Cmd {
 	t.Helper()
 	bin, err := testenv.BuildCommand(t.Context(), "kubectl-headstart")
 	require.NoError(t, err)
-	kubeconfig := cp.Kubeconfig("admin", "system:masters")
-	return func(args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), bin, append(args, "--kubeconfig", kubeconfig)...)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+	kubeconfig := of.Kubeconfig("admin", "system:masters")
+	return func(args ...string) *exec.Cmd {
+		return exec.CommandContext(t.Context(), bin, append(args, "--kubeconfig", kubeconfig)...)
 	}
 }
 
@@ -71,14 +92,18 @@ spec:
 	t.Run("status", func(t *testing.T) {
 		out, err := run("status", "kubectl-1", "-o", "json")
 		require.NoError(t, err, out)
-		var nodes []struct {
-			Name, State string
-			Rules       []struct{ Rule string }
-		}
-		require.NoError(t, json.Unmarshal([]byte(out), &nodes))
-		require.Len(t, nodes, 1)
-		require.Equal(t, "Held", nodes[0].State)
-		require.Equal(t, "boot", nodes[0].Rules[0].Rule)
+		var object nodeReport
+		require.NoError(t, json.Unmarshal([]byte(out), &object))
+		require.Equal(t, "Held", object.State)
+		require.Equal(t, "boot", object.Rules[0].Rule)
+		why, err := run("why", "node", "kubectl-1", "-o", "json")
+		require.NoError(t, err, why)
+		require.Equal(t, out, why, "one shape for one thing")
+		out, err = run("status", "-l", "pool=kubectl", "-o", "yaml")
+		require.NoError(t, err, out)
+		var list struct{ Items []nodeReport }
+		require.NoError(t, yaml.Unmarshal([]byte(out), &list))
+		require.Equal(t, []nodeReport{object}, list.Items)
 	})
 	t.Run("why a node", func(t *testing.T) {
 		out, err := run("why", "node/kubectl-1")
@@ -87,8 +112,12 @@ spec:
 		require.Contains(t, out, "no conflist")
 	})
 	t.Run("why a pod", func(t *testing.T) {
+		lead(t, client, 0)
 		out, err := run("why", "pod/web", "-n", "default")
 		require.NoError(t, err, out)
+		spaced, err := run("why", "pod", "web")
+		require.NoError(t, err, spaced)
+		require.Equal(t, strings.Count(out, "\n"), strings.Count(spaced, "\n"))
 		require.Contains(t, out, "ConfigMap default/flags does not exist")
 		require.Contains(t, out, "policy config lifts it at the latest in")
 		require.Contains(t, out, "no node where it could run has all of its images")
@@ -107,7 +136,7 @@ spec:
 		require.Equal(t, 1, strings.Count(strings.TrimSpace(out), "\n")+1, "one line, no stack trace")
 	})
 	t.Run("a form that nobody knows", func(t *testing.T) {
-		_, err := run("status", "-o", "wide")
+		_, err := run("status", "-o", "xml")
 		var exit *exec.ExitError
 		require.ErrorAs(t, err, &exit)
 		require.Equal(t, 2, exit.ExitCode())
