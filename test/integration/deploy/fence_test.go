@@ -100,6 +100,7 @@ func TestTheControllersTokenIsFenced(t *testing.T) {
 	}
 	taints := func(list string) string { return `{"spec":{"taints":[` + list + `]}}` }
 	const quarantine = `{"key":"security.example.com/quarantine","effect":"NoExecute"}`
+	eight := grantEight(t, admin, quarantine)
 	pod := func(owner, spec string) string {
 		return fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {namespace: kube-system, name: x, %s}, spec: %s}`, owner, spec)
 	}
@@ -108,6 +109,9 @@ func TestTheControllersTokenIsFenced(t *testing.T) {
 		"foreign taint taken off": {patches(t, node, taints("")), "may not write the taint security.example.com/quarantine"},
 		"foreign taint changed":   {patches(t, node, taints(`{"key":"security.example.com/quarantine","effect":"NoSchedule"}`)), "may not write the taint"},
 		"node of Kubernetes' own": {patches(t, node, taints(quarantine+`,{"key":"node.kubernetes.io/unreachable","effect":"NoExecute"}`)), "may not write the taint"},
+		"eight granted at once":   {patches(t, node, eight), ""},
+		"nine granted at once":    {patches(t, node, strings.Replace(eight, `"taints":[`, `"taints":[{"key":"granted.example.com/8","effect":"NoSchedule"},`, 1)), "at most 8 taints"},
+		"the eighth not granted":  {patches(t, node, strings.Replace(eight, "granted.example.com/7", "other.example.com/7", 1)), "other.example.com/7"},
 		"own labels":              {patches(t, node, `{"metadata":{"labels":{"headstart.dev/cni-ready":"true","prepull.headstart.dev/web":"true"}}}`), ""},
 		"protected label":         {patches(t, node, `{"metadata":{"labels":{"node-restriction.kubernetes.io/tenant":null}}}`), "may not write the label"},
 		"foreign label":           {patches(t, node, `{"metadata":{"labels":{"example.com/pool":"secret"}}}`), "may not write the label"},
@@ -203,6 +207,33 @@ func nodePool(name, meta string) string {
 
 func nodeClaim(name, meta string) string {
 	return fmt.Sprintf(`{apiVersion: karpenter.sh/v1, kind: NodeClaim, metadata: {name: %s, %s}, spec: {%s}}`, name, meta, nodeSpec)
+}
+
+// grantEight gives the controller eight foreign taints and labels of nodes, as the chart's values do, and returns a patch that
+// writes all of them at once.
+func grantEight(t *testing.T, admin client.Client, taint string) string {
+	t.Helper()
+	var names, labels []string
+	list := []string{taint}
+	for i := range 8 {
+		name := fmt.Sprintf("granted.example.com/%d", i)
+		names, labels = append(names, name), append(labels, fmt.Sprintf("%q:%q", name, "x"))
+		list = append(list, fmt.Sprintf(`{"key":%q,"effect":"NoSchedule"}`, name))
+	}
+	all := strings.Join(names, ",")
+	for _, obj := range template(t, "controller.nodeTaints={"+all+",granted.example.com/8}", "controller.nodeLabels={"+all+"}") {
+		if obj.GetName() != "headstart-controller-nodes" || !strings.HasPrefix(obj.GetKind(), "ClusterRole") {
+			continue
+		}
+		if obj.GetKind() == "ClusterRoleBinding" {
+			require.NoError(t, unstructured.SetNestedSlice(obj.Object, []any{map[string]any{
+				"kind": "ServiceAccount", "name": "headstart-controller", "namespace": fenced,
+			}}, "subjects"))
+		}
+		require.NoError(t, admin.Create(t.Context(), obj))
+		t.Cleanup(func() { _ = admin.Delete(context.WithoutCancel(t.Context()), obj) })
+	}
+	return `{"metadata":{"labels":{` + strings.Join(labels, ",") + `}},"spec":{"taints":[` + strings.Join(list, ",") + `]}}`
 }
 
 // TestRulesNameWhatTheControllerMayWrite has the same policies refuse a rule before it can hold up a node.
