@@ -47,6 +47,8 @@ type Phase struct {
 	Detail string    `json:"detail,omitempty"`
 	Start  time.Time `json:"start"`
 	End    time.Time `json:"end,omitzero"`
+	// State says what keeps a phase from ending, such as ImagePullBackOff; "" where nobody knows of anything.
+	State string `json:"state,omitempty"`
 	// Stages say where the time of an Image went, in the order in which they began; nil where nobody has told.
 	Stages []Stage `json:"stages,omitempty"`
 }
@@ -70,6 +72,9 @@ type Timeline struct {
 	BootID string `json:"bootID,omitempty"`
 	// Phases are ordered by Start, then End.
 	Phases []Phase `json:"phases"`
+	// Until ends the drawings, so that what came long after the boot does not squeeze it; zero: at the last moment. What
+	// lasts longer is drawn to the edge, and told at its true length.
+	Until time.Time `json:"-"`
 }
 
 // Zero is the moment from which a boot is counted: the start of its first phase. It is the zero time for none.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -138,12 +139,72 @@ func TestWriteText(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, boot().WriteText(&out))
 	require.Equal(t, `node node-1, from 2026-11-02T08:30:00Z, 8.000s in all
-phase                               start       took  
-kernel                             0.000s     1.500s  ========
-probe cni                          2.000s    running            =============================>
-image docker.io/library/web:v1     2.000s     6.000s            ==============================
-registered                         7.000s          -                                    |
+phase                              start     took  |0s       |2s       |4s      |6s
+kernel                            0.000s   1.500s  ========
+probe cni                         2.000s  running            =============================>
+image docker.io/library/web:v1    2.000s   6.000s            ==============================
+registered                        7.000s        -                                    |
 `, out.String())
+}
+
+// ecr is a reference as pods of a deployed application have it.
+func ecr(image string) string {
+	return "111122223333.dkr.ecr.ap-southeast-2.amazonaws.com/shop/backend/" + image + ":v1.2.3@sha256:" + strings.Repeat("0123456789abcdef", 4)
+}
+
+func TestNoLineIsWiderThanAHundredColumns(t *testing.T) {
+	b := staged(3)
+	b.Node = strings.Repeat("n", 253)
+	b.Add(timeline.Phase{Name: timeline.Image, Detail: ecr("web"), Start: after(2), End: after(400)})
+	b.Add(timeline.Phase{Name: timeline.Image, Detail: ecr(strings.Repeat("w", 120)), Start: after(2), End: after(40_000)})
+	b.Add(timeline.Phase{Name: timeline.Name(strings.Repeat("x", 120)), Detail: "d", Start: after(2), State: strings.Repeat("Backing", 9)})
+	b.Phases[1].Stages = []timeline.Stage{{Name: strings.Repeat("s", 150), Seconds: 1}}
+	var out bytes.Buffer
+	require.NoError(t, b.WriteText(&out))
+	for line := range strings.Lines(out.String()) {
+		require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSpace(line)), 100, line)
+	}
+	require.Contains(t, out.String(), "/web:v1.2.3@sha256:0123456789ab ", "what tells images apart stays")
+	require.NotContains(t, out.String(), "0123456789abcdef")
+}
+
+func TestWhatKeepsAPhaseIsSaid(t *testing.T) {
+	b := boot()
+	b.Add(timeline.Phase{Name: "pod", Detail: "shop/web", Start: after(7.5), State: "ImagePullBackOff"})
+	var text, page bytes.Buffer
+	require.NoError(t, b.WriteText(&text))
+	require.Regexp(t, `pod shop/web +7\.500s +ImagePullBackOff +=*>`, text.String())
+	require.NoError(t, b.WriteHTML(&page))
+	require.Contains(t, page.String(), "from 7.500s, ImagePullBackOff")
+}
+
+// A pull that lasts for an hour must not squeeze a boot of 8 s into a line.
+func TestADrawingEndsWhereItIsTold(t *testing.T) {
+	b := boot()
+	b.Add(timeline.Phase{Name: "pod", Detail: "shop/slow", Start: after(8), End: after(3608)})
+	var squeezed, text, page bytes.Buffer
+	require.NoError(t, b.WriteText(&squeezed))
+	require.Contains(t, squeezed.String(), "|30m")
+	b.Until = after(16)
+	require.NoError(t, b.WriteText(&text))
+	require.Contains(t, text.String(), "|10s")
+	require.Regexp(t, `image docker.io/library/web:v1 +2\.000s +6\.000s +={10,}\n`, text.String())
+	require.Regexp(t, `pod shop/slow +8\.000s +3600s +=+>`, text.String(), "its length is told as it is")
+	require.NoError(t, b.WriteHTML(&page))
+	require.Contains(t, page.String(), "of which the first 16.000s are drawn")
+	b.Until = after(1e6)
+	text.Reset()
+	require.NoError(t, b.WriteText(&text))
+	require.Equal(t, squeezed.String(), text.String(), "it never ends later than all that is known")
+}
+
+func TestThePageHasAnAxis(t *testing.T) {
+	var page bytes.Buffer
+	require.NoError(t, boot().WriteHTML(&page))
+	for _, mark := range []string{`<span style="left:0.00%">0s</span>`, `<span style="left:25.00%">2s</span>`, `<span class="last" style="left:100.00%">8s</span>`} {
+		require.Contains(t, page.String(), mark)
+	}
+	require.Contains(t, page.String(), "docker.<wbr>io/<wbr>library/<wbr>web:<wbr>v1", "lines break between words")
 }
 
 func TestWriteHTMLEscapesWhatANodeSays(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,19 +31,15 @@ func newTimelineCommand() *cobra.Command {
 				return err
 			}
 			switch output {
-			case "text":
+			case cli.Text:
 				return boot.WriteText(cmd.OutOrStdout())
-			case "html":
+			case cli.HTML:
 				return boot.WriteHTML(cmd.OutOrStdout())
-			case "json":
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(boot)
 			}
-			return cli.Usagef("--output %q: write text, json or html", output)
+			return cli.Print(cmd.OutOrStdout(), output, boot)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json or html")
+	cli.OutputFlag(cmd, &output, cli.Text, cli.JSON, cli.YAML, cli.HTML)
 	cmd.Flags().StringVar(&stateDir, "state-dir", "/run/headstart", "`folder` in which the agent keeps its timeline")
 	return cmd
 }

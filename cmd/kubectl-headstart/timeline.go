@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ func newTimelineCommand() *cobra.Command {
 	var (
 		flags  clusterFlags
 		output string
+		window time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "timeline NODE",
@@ -34,15 +36,19 @@ func newTimelineCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return drawTimeline(cmd, c, name, output)
+			if window < 0 {
+				return cli.Usagef("--window %s: want a duration of at least 0, such as 1m", window)
+			}
+			return drawTimeline(cmd, c, name, output, window)
 		},
 	}
+	cmd.Flags().DurationVar(&window, "window", 0, "how much after the end of the boot is drawn, with the pods that were scheduled in it (default: half of the boot, at least 10s)")
 	flags.register(cmd)
-	cli.OutputFlag(cmd, &output, "text", "json", "html")
+	cli.OutputFlag(cmd, &output, cli.Text, cli.JSON, cli.YAML, cli.HTML)
 	return cmd
 }
 
-func drawTimeline(cmd *cobra.Command, c *cluster, name, output string) error {
+func drawTimeline(cmd *cobra.Command, c *cluster, name, output string, window time.Duration) error {
 	nodes, _, err := c.nodes(cmd.Context(), which{name: name})
 	if err != nil {
 		return err
@@ -60,15 +66,20 @@ func drawTimeline(cmd *cobra.Command, c *cluster, name, output string) error {
 		return err
 	}
 	inspect.AddReleases(&boot, &nodes[0])
-	inspect.AddPods(&boot, pods)
+	if !cmd.Flags().Changed("window") {
+		window = inspect.Window(&boot)
+	}
+	if more := inspect.AddPods(&boot, pods, window); more > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: pods that came later are not drawn: %d; --window draws more than the %s after the boot\n", more, window.Round(time.Second))
+	}
 	return writeTimeline(cmd.OutOrStdout(), boot, output)
 }
 
 func writeTimeline(w io.Writer, boot timeline.Timeline, output string) error {
 	switch output {
-	case "json":
-		return cli.Print(w, cli.JSON, boot)
-	case "html":
+	case cli.JSON, cli.YAML:
+		return cli.Print(w, output, boot)
+	case cli.HTML:
 		return boot.WriteHTML(w)
 	default:
 		return boot.WriteText(w)

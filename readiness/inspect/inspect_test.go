@@ -234,8 +234,9 @@ func TestTimelineHasTheReleaseAndThePods(t *testing.T) {
 	}
 	later := started.DeepCopy()
 	later.Name = "later"
+	later.Status.Conditions = later.Status.Conditions[:1]
 	later.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(time.Hour))
-	inspect.AddPods(&boot, []corev1.Pod{*started, *later})
+	require.Equal(t, 1, inspect.AddPods(&boot, []corev1.Pod{*started, *later}, inspect.Window(&boot)))
 	require.Len(t, boot.Phases, 3, "a pod of an hour later is not this boot's")
 	require.Equal(t, inspect.Released, boot.Phases[1].Name)
 	require.Equal(t, "shop/web", boot.Phases[2].Detail)

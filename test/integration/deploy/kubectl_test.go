@@ -50,6 +50,21 @@ func kubectlOf(t *testing.T, of *testenv.ControlPlane) func(args ...string) *exe
 	}
 }
 
+// cannotPull makes a pod on a node as the kubelet reports one whose image is not to be had.
+func cannotPull(t *testing.T, client *kubernetes.Clientset, node string, at time.Time) {
+	t.Helper()
+	pods := client.CoreV1().Pods("default")
+	pod, err := pods.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "cannot-pull"},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "web:none"}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at)}}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
+	_, err = pods.UpdateStatus(t.Context(), pod, metav1.UpdateOptions{})
+	require.NoError(t, err)
+}
+
 func TestKubectlAnswersFromTheCluster(t *testing.T) {
 	client, err := kubernetes.NewForConfig(cp.Config())
 	require.NoError(t, err)
@@ -87,6 +102,7 @@ spec:
 	node.Status.Conditions = []corev1.NodeCondition{{Type: readiness.ConditionCNIReady, Status: corev1.ConditionFalse, Reason: "NoConfig", Message: "no conflist"}}
 	_, err = client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
 	require.NoError(t, err)
+	cannotPull(t, client, "kubectl-1", time.Now().Add(9*time.Second))
 	run := kubectl(t)
 
 	t.Run("status", func(t *testing.T) {
@@ -127,7 +143,12 @@ spec:
 			out, err := run("timeline", "kubectl-1", "-o", form)
 			require.NoError(t, err, out)
 			require.Contains(t, out, "kernel")
+			require.Contains(t, out, "ImagePullBackOff", "a pod that cannot pull does not run")
+			require.NotContains(t, out, "running")
 		}
+		out, err := run("timeline", "node/kubectl-1", "--window", "0s")
+		require.NoError(t, err, out)
+		require.NotContains(t, out, "cannot-pull")
 	})
 	t.Run("a node that is not there", func(t *testing.T) {
 		out, err := run("why", "node/none")
