@@ -46,7 +46,7 @@ func newPlanCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&flags.pool, "filename", "f", "", "WarmPool manifest, - for standard input")
 	f.StringVar(&flags.demand, "demand", "", "demand: a CSV or Prometheus JSON file, - for standard input, or "+generated())
-	f.StringVarP(&flags.output, "output", "o", "table", "table, json or html")
+	f.StringVarP(&flags.output, "output", "o", "table", "table, wide, json or html")
 	f.StringVar(&flags.generate, "generate", "", "print a generated trace as CSV and stop: "+strings.Join(trace.Kinds(), ", "))
 	f.Float64Var(&flags.perReplica, "per-replica", 1, "how much of the demand's unit one replica is")
 	f.Float64Var(&flags.cost, "cost-per-replica-hour", 0.15, "used where the WarmPool has no budget; the guide's: 1,080 a month for ten")
@@ -90,14 +90,16 @@ func (p planFlags) run(cmd *cobra.Command) error {
 
 func (p planFlags) writer() (func(plan.Report, io.Writer) error, error) {
 	switch p.output {
-	case "table", "text":
+	case "table", cli.Text:
 		return plan.Report.WriteText, nil
-	case "json":
+	case cli.Wide:
+		return plan.Report.WriteWide, nil
+	case cli.JSON:
 		return plan.Report.WriteJSON, nil
-	case "html":
+	case cli.HTML:
 		return plan.Report.WriteHTML, nil
 	}
-	return nil, cli.Usagef("-o %q: want table, json or html", p.output)
+	return nil, cli.Usagef("-o %q: want table, wide, json or html", p.output)
 }
 
 func (p planFlags) input(stdin io.Reader) (plan.Input, error) {

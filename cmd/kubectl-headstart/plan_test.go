@@ -42,6 +42,11 @@ func TestPlan(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, out, "web against")
 	require.Contains(t, out, "fixed 15%")
+	require.NotContains(t, out, "BAD HOURS")
+
+	out, err = planCommand(t, poolManifest, "-f", "-", "--demand", "trace:batch", "-o", "wide", "--step", "10m")
+	require.NoError(t, err)
+	require.Contains(t, out, "BAD HOURS")
 
 	out, err = planCommand(t, poolManifest, "-f", "-", "--demand", "trace:batch", "-o", "json", "--per-replica", "2", "--step", "10m")
 	require.NoError(t, err)

@@ -70,10 +70,24 @@ func (t Table) Widths(width int) []int {
 		}
 		least := max(shrink.Least, utf8.RuneCountInString(t.Header[shrink.Column]))
 		less := min(total-width, max(widths[shrink.Column]-least, 0))
-		widths[shrink.Column] -= less
-		total -= less
+		total -= widths[shrink.Column]
+		widths[shrink.Column] = t.longest(shrink.Column, widths[shrink.Column]-less)
+		total += widths[shrink.Column]
 	}
 	return widths
+}
+
+// longest is the length of a column's longest cell once all are cut to a width: some cuts leave less than that.
+func (t Table) longest(column, width int) int {
+	longest := 0
+	for _, cells := range slices.Concat([][]string{t.Header}, t.Rows) {
+		cell := cells[column]
+		if utf8.RuneCountInString(cell) > width {
+			cell = t.cut(column)(cell, width)
+		}
+		longest = max(longest, utf8.RuneCountInString(cell))
+	}
+	return longest
 }
 
 // Line is one row in columns of these widths.

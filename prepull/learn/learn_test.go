@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -196,4 +197,12 @@ func TestWriteTable(t *testing.T) {
 		"   web:v1    3       0      ?       ?",
 		"",
 	}, "\n"), out.String())
+
+	counted(w, "111122223333.dkr.ecr.ap-southeast-2.amazonaws.com/shop/backend/web:v1@sha256:"+strings.Repeat("0123456789abcdef", 4), monday, 9, 9)
+	out.Reset()
+	require.NoError(t, learn.WriteTable(&out, w.Rank(monday), 1))
+	require.Contains(t, out.String(), "…/shop/backend/web:v1@sha256:0123456789ab  9 ")
+	for line := range strings.Lines(out.String()) {
+		require.LessOrEqual(t, utf8.RuneCountInString(line), 101, line)
+	}
 }

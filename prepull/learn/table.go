@@ -3,9 +3,10 @@ package learn
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"headstart.dev/internal/columns"
 )
 
 // Where the controller keeps the window of a policy: a ConfigMap of its own namespace, under binaryData.
@@ -20,18 +21,21 @@ const (
 // ConfigMapName is the name of the ConfigMap that holds what the policy of this name learned.
 func ConfigMapName(policy string) string { return configMapPrefix + policy }
 
-// WriteTable prints the first top images of a ranking for a person, with a star at each that is among the prepulled.
+// WriteTable prints the first top images of a ranking for a person, with a star at each that is among the prepulled. No line
+// has more than columns.Width characters.
 func WriteTable(out io.Writer, ranked []Ranked, top int) error {
-	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tab, "\tIMAGE\tSTARTS\tPULLS\tSIZE\tSAVED")
+	table := columns.Table{
+		Header: []string{"", "IMAGE", "STARTS", "PULLS", "SIZE", "SAVED"},
+		Shrink: []columns.Shrink{{Column: 1, Least: 20, Cut: columns.CutImage}},
+	}
 	for i, r := range ranked {
 		mark := ""
 		if i < top {
 			mark = "*"
 		}
-		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\n", mark, r.Image, r.Starts, r.Pulls, known(r.Bytes), known(r.Saved))
+		table.Rows = append(table.Rows, []string{mark, r.Image, fmt.Sprint(r.Starts), fmt.Sprint(r.Pulls), known(r.Bytes), known(r.Saved)})
 	}
-	if err := tab.Flush(); err != nil {
+	if err := table.Write(out, columns.Width); err != nil {
 		return fmt.Errorf("print ranking: %w", err)
 	}
 	return nil

@@ -24,6 +24,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 // view is what the page shows: the report with its drawings.
 type view struct {
 	Report
+	Headline  string
 	Verdict   string
 	Pool      Row
 	Fixed     Row
@@ -45,7 +46,7 @@ type panel struct {
 
 // WriteHTML writes the report as one page that needs nothing else: no script, no font, no image from anywhere.
 func (r Report) WriteHTML(w io.Writer) error {
-	v := view{Report: r, Verdict: r.EqualMisses.Verdict(), Pool: r.Rows[1], Fixed: r.Rows[2]}
+	v := view{Report: r, Headline: r.Verdict(), Verdict: r.EqualMisses.Verdict(), Pool: r.Rows[1], Fixed: r.Rows[2]}
 	v.Cards = r.cards()
 	whole := newFrame(r.Rows, r.From, r.To)
 	v.Demand = whole.demand(r.Rows[1].Columns)
@@ -74,16 +75,11 @@ func (r Report) cards() []card {
 		{Value: group(fmt.Sprintf("%.0f", pool.MonthlyCost)), Label: fmt.Sprintf("a month for the WarmPool (fixed 15%%: %s)", group(fmt.Sprintf("%.0f", fixed.MonthlyCost)))},
 		{Value: seconds(pool.WaitP99), Label: fmt.Sprintf("p99 wait for capacity (no pool: %s)", seconds(r.Rows[0].WaitP99))},
 	}
-	e := r.EqualMisses
-	switch {
-	case e.Reached && e.Saving >= 0:
-		cards = append(cards, card{Value: fmt.Sprintf("−%.0f%%", 100*e.Saving), Label: "cost at the misses of the fixed 15% pool", Tone: "good"})
-	case e.Reached:
-		cards = append(cards, card{Value: fmt.Sprintf("+%.0f%%", -100*e.Saving), Label: "cost at the misses of the fixed 15% pool", Tone: "bad"})
-	default:
-		cards = append(cards, card{Value: "no", Label: "setting reaches the misses of the fixed 15% pool", Tone: "bad"})
+	label := fmt.Sprintf("cost beside the fixed 15%% pool, with %s misses against %s", group(fmt.Sprint(pool.Misses)), group(fmt.Sprint(fixed.Misses)))
+	if saving := r.saving(); saving >= 0 {
+		return append(cards, card{Value: fmt.Sprintf("−%.0f%%", 100*saving), Label: label, Tone: "good"})
 	}
-	return cards
+	return append(cards, card{Value: fmt.Sprintf("+%.0f%%", -100*r.saving()), Label: label, Tone: "bad"})
 }
 
 // busiest is the UTC day on which the most pods asked.

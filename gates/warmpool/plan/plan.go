@@ -86,8 +86,10 @@ type EqualMisses struct {
 	Reached  bool    `json:"reached"`
 	Quantile float64 `json:"quantile"`
 	Headroom string  `json:"headroom"`
-	Misses   int     `json:"misses"`
-	Cost     float64 `json:"cost"`
+	// AsWritten says that the setting is the WarmPool's own, and not one that was found by trying.
+	AsWritten bool    `json:"asWritten,omitempty"`
+	Misses    int     `json:"misses"`
+	Cost      float64 `json:"cost"`
 	// FixedCost is the guide's fixed pool's.
 	FixedCost float64 `json:"fixedCost"`
 	// Saving is 1 - Cost/FixedCost; negative when the WarmPool costs more.
@@ -264,6 +266,9 @@ func (in Input) equalMisses(guide, pool outcome) EqualMisses {
 				consider(in.pool(cfg), quantile, tuned.Headroom.String())
 			}
 		}
+	}
+	if a := in.Config.Adaptive; a == nil || e.Quantile == a.Quantile && e.Headroom == a.Headroom.String() {
+		e.AsWritten = true
 	}
 	if e.FixedCost > 0 {
 		e.Saving = 1 - e.Cost/e.FixedCost

@@ -3,12 +3,15 @@ package plan_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
+	"os"
 	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -116,7 +119,9 @@ func TestReportForms(t *testing.T) {
 	require.NoError(t, r.WriteHTML(&page))
 
 	require.Contains(t, text.String(), "guide's cron")
-	require.Contains(t, text.String(), r.EqualMisses.Verdict())
+	prose := strings.Join(strings.Fields(text.String()), " ")
+	require.Contains(t, prose, strings.ReplaceAll(r.Verdict(), "\u202f", " "))
+	require.Contains(t, prose, r.EqualMisses.Verdict())
 	var decoded plan.Report
 	require.NoError(t, json.Unmarshal(encoded.Bytes(), &decoded))
 	require.Len(t, decoded.Rows, 4)
@@ -128,6 +133,59 @@ func TestReportForms(t *testing.T) {
 	require.Contains(t, html, `class="missed"`)
 	require.NotContains(t, html, "NaN")
 	require.Less(t, page.Len(), 1<<20)
+}
+
+// A figure in a headline is that of the row of the table which it names: a setting that was found by trying has a sentence of
+// its own, with its own misses and cost.
+func TestTheHeadlineIsOfTheTablesRow(t *testing.T) {
+	demand, err := trace.Generate("daily")
+	require.NoError(t, err)
+	r := run(t, selfSizing(), demand, 168*time.Hour)
+	pool, fixed := row(t, r, plan.NamePool), row(t, r, plan.NameFixed)
+	cheaper := fmt.Sprintf("%.0f%% less", 100*(1-pool.Cost/fixed.Cost))
+	tuned := fmt.Sprintf("%.0f%% less", 100*r.EqualMisses.Saving)
+	require.NotEqual(t, cheaper, tuned, "or this test shows nothing")
+	require.Equal(t, fmt.Sprintf("The WarmPool as written (%s) costs %s than the fixed 15%% pool, with %d misses against %d.",
+		pool.Size, cheaper, pool.Misses, fixed.Misses), r.Verdict())
+	require.False(t, r.EqualMisses.AsWritten)
+	readme, err := os.ReadFile("../../../deploy/warmpool/README.md")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), fmt.Sprintf("| %d of %d, %.0f | %d, %.0f |", pool.Misses, r.Asked, pool.Cost, fixed.Misses, fixed.Cost))
+	require.Contains(t, string(readme), "| "+tuned+" |", "and the documents have the figures of today")
+	require.Contains(t, r.EqualMisses.Verdict(), fmt.Sprintf("tuned to quantile %.3g and headroom %s, the WarmPool has %d misses and costs %.2f, %s",
+		r.EqualMisses.Quantile, r.EqualMisses.Headroom, r.EqualMisses.Misses, r.EqualMisses.Cost, tuned))
+	var page bytes.Buffer
+	require.NoError(t, r.WriteHTML(&page))
+	headline := regexp.MustCompile(`<p class="verdict">(.*?)</p>`).FindStringSubmatch(page.String())
+	require.Equal(t, r.Verdict(), headline[1])
+	require.Contains(t, page.String(), "<b>−"+strings.TrimSuffix(cheaper, " less")+"</b>")
+	require.NotContains(t, page.String(), "<b>−"+strings.TrimSuffix(tuned, " less")+"</b>")
+
+	fixedSize := run(t, warmpool.Config{Min: 12, Max: 12}, demand, 168*time.Hour)
+	require.True(t, fixedSize.EqualMisses.AsWritten, "there is nothing to tune")
+	require.NotContains(t, fixedSize.EqualMisses.Verdict(), "quantile")
+}
+
+func TestThePlanFitsAHundredColumns(t *testing.T) {
+	demand, err := trace.Generate("flash-crowd")
+	require.NoError(t, err)
+	in := plan.Input{
+		Pool: "web", Config: selfSizing(), Source: "demand.csv", Shows: trace.Shows("flash-crowd"), Demand: demand.Scale(0.001), Model: model,
+		CostPerReplicaHour: 150, Incidents: plan.Incidents{PerMonth: 300, Cost: 5000},
+	}
+	in.Config.CostPerReplicaHour = 0
+	r, err := plan.Run(in)
+	require.NoError(t, err)
+	var text, wide bytes.Buffer
+	require.NoError(t, r.WriteText(&text))
+	for line := range strings.Lines(text.String()) {
+		require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSpace(line)), 100, line)
+	}
+	require.NoError(t, r.WriteWide(&wide))
+	for _, column := range []string{"BAD HOURS", "P50", "REPLICA-HOURS", "GUIDE'S ROI"} {
+		require.Contains(t, wide.String(), column)
+		require.NotContains(t, text.String(), column)
+	}
 }
 
 // Ten million pods that wait take as much memory and time as ten.

@@ -219,36 +219,3 @@ func ticks(top float64) []float64 {
 	}
 	return out
 }
-
-// balance sets cost against misses: the nearer to the lower left, the better.
-func balance(rows []Row) template.HTML {
-	const width, height, left, bottom = 520.0, 260.0, 64.0, 40.0
-	maxCost, maxMiss := 1.0, 1.0
-	for _, row := range rows {
-		maxCost = max(maxCost, row.MonthlyCost)
-		if row.Name != NameNone {
-			maxMiss = max(maxMiss, 100*row.MissRate)
-		}
-	}
-	maxCost, maxMiss = maxCost*1.2, maxMiss*1.2
-	x := func(miss float64) float64 { return left + miss/maxMiss*(width-left-90) }
-	y := func(cost float64) float64 { return 10 + (1-cost/maxCost)*(height-bottom-10) }
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="Cost a month against the share of pods that missed">`, width, height)
-	for _, v := range ticks(maxCost) {
-		fmt.Fprintf(&b, `<line class="grid" x1="%.0f" x2="%.0f" y1="%.1f" y2="%.1f"/><text class="tick" x="%.0f" y="%.1f" text-anchor="end">%g</text>`, left, width-90, y(v), y(v), left-6, y(v)+4, v)
-	}
-	for _, v := range ticks(maxMiss) {
-		fmt.Fprintf(&b, `<text class="tick" x="%.1f" y="%.1f" text-anchor="middle">%g%%</text>`, x(v), height-bottom+16, v)
-	}
-	fmt.Fprintf(&b, `<text class="tick" x="%.0f" y="%.0f">pods that missed →</text><text class="tick" transform="translate(14 %.0f) rotate(-90)">cost a month →</text>`, left, height-6, height-bottom-10)
-	for _, row := range rows {
-		if row.Name == NameNone {
-			continue
-		}
-		fmt.Fprintf(&b, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="8"/><text class="mark" x="%.1f" y="%.1f">%s</text>`,
-			tones[row.Name], x(100*row.MissRate), y(row.MonthlyCost), x(100*row.MissRate)+13, y(row.MonthlyCost)+4, html.EscapeString(row.Name))
-	}
-	b.WriteString("</svg>")
-	return template.HTML(b.String()) //nolint:gosec // built above from numbers and escaped names only
-}

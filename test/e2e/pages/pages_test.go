@@ -18,6 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"headstart.dev/agent/timeline"
+	"headstart.dev/gates/warmpool"
+	"headstart.dev/gates/warmpool/plan"
+	"headstart.dev/gates/warmpool/trace"
 	"headstart.dev/test/testenv"
 )
 
@@ -113,5 +116,26 @@ func TestTheTimelineOnAPhone(t *testing.T) {
 			require.Empty(t, got.Overlaps)
 			require.True(t, got.Shown, "the axis is there")
 		})
+	}
+}
+
+func TestThePlanOnAPhone(t *testing.T) {
+	for _, kind := range []string{"daily", "batch"} {
+		demand, err := trace.Generate(kind)
+		require.NoError(t, err)
+		report, err := plan.Run(plan.Input{
+			Pool: "web", Source: "trace:" + kind, Shows: trace.Shows(kind), Demand: demand, CostPerReplicaHour: 0.15,
+			Config: warmpool.Config{Min: 12, Max: 12}, // costs what the fixed pool costs: the labels would lie on each other
+			Model:  plan.Model{Lead: 90 * time.Second, WarmStart: 2 * time.Second, Linger: 30 * time.Second, Step: 5 * time.Minute},
+		})
+		require.NoError(t, err)
+		for _, width := range []int{phone, 1200} {
+			t.Run(fmt.Sprint(kind, width), func(t *testing.T) {
+				got := look(t, width, report.WriteHTML)
+				require.LessOrEqual(t, got.Width, width, "nothing is cut off")
+				require.Empty(t, got.Broken, "words stay whole")
+				require.Empty(t, got.Overlaps)
+			})
+		}
 	}
 }
