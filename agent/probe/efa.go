@@ -55,7 +55,8 @@ func (p *EFA) Check(context.Context) Result {
 		}
 	}
 	if working < want {
-		return notReady(ReasonDevicesMissing, "%d of %d EFAs work: the driver has %d, of which %d have an active port", working, want, found, active)
+		return notReady(ReasonDevicesMissing, "%d of %d EFAs work: the driver has %d, of which %d have an active port; %s holds %d device files",
+			working, want, found, active, p.verbsDir(), p.countDeviceFiles())
 	}
 	return ready("%d EFAs are active", working)
 }
@@ -67,16 +68,29 @@ func (p *EFA) hasDeviceFile(device string) bool {
 		return false
 	}
 	for _, verb := range verbs {
-		if _, err := os.Stat(filepath.Join(p.DevDir, "infiniband", filepath.Base(verb))); err == nil {
+		if _, err := os.Stat(filepath.Join(p.verbsDir(), filepath.Base(verb))); err == nil {
 			return true
 		}
 	}
 	return false
 }
 
+// countDeviceFiles counts the adapters' device files, of any vendor: where there are none, the folder is not mounted or
+// ib_uverbs is not loaded.
+func (p *EFA) countDeviceFiles() int {
+	files, err := filepath.Glob(filepath.Join(p.verbsDir(), "uverbs*"))
+	if err != nil {
+		return 0
+	}
+	return len(files)
+}
+
+// verbsDir is where the device files appear.
+func (p *EFA) verbsDir() string { return filepath.Join(p.DevDir, "infiniband") }
+
 // Watch sees device files come.
 func (p *EFA) Watch(ctx context.Context, wake func()) error {
-	return watchDirs(ctx, wake, filepath.Join(p.DevDir, "infiniband"))
+	return watchDirs(ctx, wake, p.verbsDir())
 }
 
 // countPCI counts the devices of a vendor on the PCI bus that match.

@@ -40,7 +40,7 @@ func (p *GPU) HostPaths() []string {
 }
 
 // HostPaths is where the device files are. /sys is in every container.
-func (p *EFA) HostPaths() []string { return []string{filepath.Join(p.DevDir, "infiniband")} }
+func (p *EFA) HostPaths() []string { return []string{p.verbsDir()} }
 
 // HostPaths is where device plugins register, and what the kubelet hands out. /sys is in every container.
 func (p *Neuron) HostPaths() []string {
