@@ -151,7 +151,8 @@ func (c *Cluster) startController(ctx context.Context, program string) error {
 		Path: program,
 		Args: []string{
 			"--kubeconfig=" + c.plane.Kubeconfig(controllerUser, "system:serviceaccounts", "system:serviceaccounts:"+controllerNamespace),
-			"--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0",
+			// Another program of this machine may have the default ports.
+			"--metrics-bind-address=0", "--health-probe-bind-address=0",
 		},
 	})
 	return err

@@ -52,6 +52,8 @@ func (b *bench) startController(ctx context.Context, phase string) (*process, er
 		}
 		logs = f
 	}
+	// Without the election: a controller that was killed leaves its lease, and the next would wait 15 s for that, which is
+	// no part of how long a start takes. What an election costs, the tests of the installed chart see.
 	cmd := exec.Command(b.settings.controller, //nolint:noctx,gosec // stopped by stop, also when ctx is over; the caller names the binary
 		"--kubeconfig", b.plane.Kubeconfig("headstart-bench", "system:masters"), "--leader-elect=false",
 		"--metrics-bind-address="+metrics, "--health-probe-bind-address="+address)

@@ -27,7 +27,8 @@ func TestGateHasItsImagePulled(t *testing.T) {
 	require.NoError(t, err)
 	testenv.StartProgram(t, testenv.ProgramConfig{Path: program, Args: []string{
 		"--kubeconfig=" + c.cp.Kubeconfig("controller", "system:masters"),
-		"--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0",
+		// Another program of this machine may have the default ports.
+		"--metrics-bind-address=0", "--health-probe-bind-address=0",
 	}})
 	c.runAgent()
 

@@ -35,6 +35,7 @@ func (e *env) startReplicas(n int) []*replica {
 		r := &replica{log: filepath.Join(dir, string(rune('a'+i))+".log"), probes: freeAddress(e.t)}
 		logs, err := os.Create(r.log)
 		require.NoError(e.t, err)
+		// Two replicas on one machine cannot both have the default ports.
 		r.cmd = exec.CommandContext(e.t.Context(), binary, "--kubeconfig", e.plane.Kubeconfig("replica", "system:masters"),
 			"--leader-elect-namespace="+namespace, "--metrics-bind-address=0", "--health-probe-bind-address="+r.probes)
 		r.cmd.Stdout, r.cmd.Stderr = logs, logs
