@@ -40,6 +40,10 @@ const (
 	KindPolicy Kind = "GatePolicy"
 )
 
+// MayBeDenied says of ConfigMap and Secret that the controller has no right to them by default, as it would be one to every
+// Secret's value. Then no pod waits for them here; the kubelet does, as for a pod without a gate.
+func (k Kind) MayBeDenied() bool { return k == KindConfigMap || k == KindSecret }
+
 // Dependency names one thing that a pod waits for. It is comparable: a controller finds by it the pods that wait for a
 // thing when the thing changes.
 type Dependency struct {

@@ -26,9 +26,7 @@ func (referencesRequirement) unmet(pod *Pod, facts Facts) []Unmet {
 		if !is.There && ref.Kind == KindSecret && slices.Contains(pod.references.Pull, ref.Name) {
 			is = pullSecret(pod, ref.Name, is, facts)
 		}
-		if is.Denied && (ref.Kind == KindConfigMap || ref.Kind == KindSecret) {
-			// By default the controller has no right to them, as it would be one to every Secret's value. The kubelet waits
-			// for them as it does for a pod without a gate.
+		if is.Denied && ref.Kind.MayBeDenied() {
 			continue
 		}
 		if !is.There {

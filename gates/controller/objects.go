@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -65,6 +66,17 @@ type kindWatch struct {
 	synced  func() bool
 	problem string // why it is not synced
 	denied  bool   // the last answer was that this controller may not list them
+	// stop ends the watch; ended is when that was done because the kind is denied by default, zero while it goes on.
+	stop  context.CancelFunc
+	ended time.Time
+}
+
+// askAgain is how old a denial may be that a pod which begins to wait is judged by.
+const askAgain = 10 * time.Second
+
+// known says that a watch need not be begun anew.
+func (w *kindWatch) known() bool {
+	return w != nil && (w.ended.IsZero() || time.Since(w.ended) < askAgain)
 }
 
 // start gives the watches their life.
@@ -80,7 +92,7 @@ func (o *objects) exists(dependency gates.Dependency) gates.Existence {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	watch := o.kinds[dependency.Kind]
-	if watch == nil || !watch.synced() {
+	if watch == nil || !watch.ended.IsZero() || !watch.synced() {
 		out := gates.Existence{Unknown: true}
 		if watch != nil {
 			out.Problem, out.Denied = watch.problem, watch.denied
@@ -97,7 +109,7 @@ func (o *objects) exists(dependency gates.Dependency) gates.Existence {
 	return gates.Existence{}
 }
 
-// need begins to watch the kind of a dependency, once.
+// need begins to watch the kind of a dependency, once; one that was denied again, as the right may have been granted.
 func (o *objects) need(dependency gates.Dependency) {
 	kind := dependency.Kind
 	if _, ok := referenceResource(kind); !ok {
@@ -105,12 +117,12 @@ func (o *objects) need(dependency gates.Dependency) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.ctx == nil || o.kinds[kind] != nil {
+	if o.ctx == nil || o.kinds[kind].known() {
 		return
 	}
 	informer, watch := o.informer(kind), &kindWatch{}
 	log := o.log.WithValues("kind", kind)
-	if err := logWatchErrors(informer, log, func(err error) { o.failed(watch, err) }); err != nil {
+	if err := logWatchErrors(informer, log, func(err error) { o.failed(kind, watch, err) }); err != nil {
 		log.Error(err, "watch incomplete")
 	}
 	if err := informer.SetTransform(readThing); err != nil {
@@ -141,7 +153,8 @@ func (o *objects) need(dependency gates.Dependency) {
 	}
 	watch.store, watch.synced = informer.GetStore(), registration.HasSynced
 	o.kinds[kind] = watch
-	ctx := o.ctx()
+	ctx, stop := context.WithCancel(o.ctx())
+	watch.stop = stop
 	go informer.RunWithContext(ctx)
 	go func() {
 		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
@@ -161,11 +174,16 @@ func (o *objects) informer(kind gates.Kind) toolscache.SharedIndexInformer {
 	return metadatainformer.NewFilteredMetadataInformer(o.client, resource, metav1.NamespaceAll, 0, nil, nil).Informer()
 }
 
-// failed takes note that a kind cannot be listed; the first time those who wait are told.
-func (o *objects) failed(watch *kindWatch, err error) {
+// failed takes note that a kind cannot be listed; the first time those who wait are told. What is denied by default is asked
+// for no longer: no pod waits for it, and an idle cluster is silent.
+func (o *objects) failed(kind gates.Kind, watch *kindWatch, err error) {
 	o.mu.Lock()
 	first := watch.problem == ""
 	watch.problem, watch.denied = err.Error(), apierrors.IsForbidden(err)
+	if watch.denied && kind.MayBeDenied() {
+		watch.ended = time.Now()
+		watch.stop()
+	}
 	o.mu.Unlock()
 	if first {
 		o.answered()

@@ -172,6 +172,8 @@ func TestKeysAndPullSecretsThatPodsNeed(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "robot"}, ImagePullSecrets: []corev1.LocalObjectReference{{Name: "not-there"}},
 	}
 	require.NoError(t, c.Create(t.Context(), account))
+	// The first thing that a pod waits for is the controller's own look at nodes and pods.
+	awaitGates(t, c, makePod(ns, "first", gate).create(t, c))
 	builder := makePod(ns, "web", gate)
 	builder.pod.Spec.ServiceAccountName, builder.pod.Spec.ImagePullSecrets = "robot", account.ImagePullSecrets
 	builder.pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "TOKEN", ValueFrom: &corev1.EnvVarSource{
