@@ -2,6 +2,7 @@ package shipped_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -69,7 +70,7 @@ func standIns(t *testing.T, kubeletDir string) (probes []map[string]any, want ma
 	}
 	want = map[corev1.NodeConditionType]string{
 		// There is no adapter here; that its device file is seen tells that the folder is.
-		"headstart.dev/EfaReady": "1 device files",
+		"headstart.dev/EfaReady": "/dev/infiniband holds 1 device files",
 	}
 	for _, name := range []string{"CSI", "Unit", "Web", "Port", "Health", "Socket", "File", "Command"} {
 		want[corev1.NodeConditionType("headstart.dev/"+name+"Ready")] = ""
@@ -101,6 +102,13 @@ func (csiIdentity) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse
 	return &csi.ProbeResponse{}, nil
 }
 
+// csiNode is what the kubelet asks before it registers a driver.
+type csiNode struct{ csi.UnimplementedNodeServer }
+
+func (csiNode) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{NodeId: "node1"}, nil
+}
+
 type csiRegistrar struct {
 	registerapi.UnimplementedRegistrationServer
 	endpoint string
@@ -120,7 +128,10 @@ func serveCSI(t *testing.T, kubeletDir string) {
 	require.NoError(t, os.MkdirAll(plugin, 0o750))
 	require.NoError(t, os.MkdirAll(registry, 0o750))
 	endpoint := filepath.Join(plugin, "csi.sock")
-	serve(t, endpoint, func(s *grpc.Server) { csi.RegisterIdentityServer(s, csiIdentity{}) })
+	serve(t, endpoint, func(s *grpc.Server) {
+		csi.RegisterIdentityServer(s, csiIdentity{})
+		csi.RegisterNodeServer(s, csiNode{})
+	})
 	serve(t, filepath.Join(registry, csiDriver+"-reg.sock"), func(s *grpc.Server) {
 		registerapi.RegisterRegistrationServer(s, csiRegistrar{endpoint: endpoint})
 	})
@@ -129,8 +140,14 @@ func serveCSI(t *testing.T, kubeletDir string) {
 // serveSystemd returns a unit that is active: of this machine's systemd, or of one that a stand-in plays at its place.
 func serveSystemd(t *testing.T) string {
 	t.Helper()
-	if _, err := os.Stat(busSocket); err == nil {
+	var d net.Dialer
+	if bus, err := d.DialContext(t.Context(), "unix", busSocket); err == nil {
+		require.NoError(t, bus.Close())
 		return "-.mount"
+	}
+	// A run that was killed leaves its socket.
+	if err := os.Remove(busSocket); !errors.Is(err, os.ErrNotExist) {
+		require.NoError(t, err)
 	}
 	systemd, err := systemdtest.Start(context.WithoutCancel(t.Context()))
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,9 @@ import (
 	"headstart.dev/test/testenv"
 )
 
+// shortestWatch is for how many seconds client-go's watches ask, at least. Source: k8s.io/client-go/tools/cache/reflector.go.
+const shortestWatch = 300
+
 // gateway is the API server's Service, as kube-proxy would make it lead to the API server, from this machine and from its
 // pods. It counts what each account asks, and can be slow.
 type gateway struct {
@@ -31,6 +35,8 @@ type gateway struct {
 	counts map[string]int
 	delay  time.Duration
 	slow   int // lists that were slow and answered
+	// ended counts watches that lived as long as their clients had asked: each is begun anew, and that is not counted.
+	ended map[string]int
 }
 
 func startGateway(t *testing.T, cp *testenv.ControlPlane) *gateway {
@@ -43,11 +49,11 @@ func startGateway(t *testing.T, cp *testenv.ControlPlane) *gateway {
 		t.Cleanup(func() { _ = netlink.AddrDel(lo, addr) })
 	}
 	var listener net.Listener
-	require.Eventually(t, func() bool {
+	eventually(t, func() bool {
 		var lc net.ListenConfig
 		listener, err = lc.Listen(t.Context(), "tcp", serviceIP+":443")
 		return err == nil
-	}, patience, look, "another test has the address")
+	}, "another test has the address")
 	certificate, err := cp.ServingCertificate()
 	require.NoError(t, err)
 	backend, err := url.Parse(cp.Config().Host)
@@ -55,7 +61,7 @@ func startGateway(t *testing.T, cp *testenv.ControlPlane) *gateway {
 	// Who asks is told by the token; the gateway has no right of its own.
 	transport, err := rest.TransportFor(&rest.Config{Host: backend.String(), TLSClientConfig: rest.TLSClientConfig{CAData: cp.Config().CAData}})
 	require.NoError(t, err)
-	g := &gateway{counts: map[string]int{}}
+	g := &gateway{counts: map[string]int{}, ended: map[string]int{}}
 	proxy := httputil.NewSingleHostReverseProxy(backend)
 	proxy.Transport, proxy.FlushInterval, proxy.ErrorLog = transport, -1, log.New(io.Discard, "", 0)
 	server := &http.Server{
@@ -70,10 +76,7 @@ func startGateway(t *testing.T, cp *testenv.ControlPlane) *gateway {
 
 func (g *gateway) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	list := r.Method == http.MethodGet && (r.URL.Query().Has("limit") || r.URL.Query().Has("sendInitialEvents") || r.URL.Query().Get("resourceVersion") == "0" && !r.URL.Query().Has("watch"))
-	g.mu.Lock()
-	g.counts[account(r)+" "+r.Method+" "+what(r)]++
-	delay := g.delay
-	g.mu.Unlock()
+	delay := g.count(r)
 	if list && delay > 0 {
 		select {
 		case <-time.After(delay):
@@ -84,8 +87,36 @@ func (g *gateway) serve(next http.Handler, w http.ResponseWriter, r *http.Reques
 		g.slow++
 		g.mu.Unlock()
 	}
+	began := time.Now()
 	next.ServeHTTP(w, r)
+	g.watched(r, time.Since(began))
 }
+
+// count counts a request and returns by how long lists are late now.
+func (g *gateway) count(r *http.Request) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if key := key(r); g.ended[key] > 0 {
+		g.ended[key]--
+	} else {
+		g.counts[key]++
+	}
+	return g.delay
+}
+
+// watched takes note of a watch that has ended when its client wanted it to.
+func (g *gateway) watched(r *http.Request, lived time.Duration) {
+	seconds, err := strconv.Atoi(r.URL.Query().Get("timeoutSeconds"))
+	if err != nil || seconds < shortestWatch || lived < time.Duration(seconds)*time.Second-time.Second {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended[key(r)]++
+}
+
+// key is a request as it is counted.
+func key(r *http.Request) string { return account(r) + " " + r.Method + " " + what(r) }
 
 // what is the resource that is asked for, watches apart.
 func what(r *http.Request) string {

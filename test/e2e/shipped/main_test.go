@@ -8,8 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -24,15 +24,12 @@ const (
 	namespace = "headstart-system"
 	// serviceIP is the Service "kubernetes" of the testbed's control plane. No kube-proxy runs: the test plays its part.
 	serviceIP = "10.96.0.1"
-	// patience covers what takes seconds on an idle machine.
-	patience = 90 * time.Second
-	look     = 100 * time.Millisecond
 )
 
-// publish pushes our image and returns repository and digest.
-func publish(t *testing.T, reg *testenv.Registry, spec image.Spec) (repository, digest string) {
+// publish builds our image from source, pushes it, and returns repository and digest.
+func publish(t *testing.T, reg *testenv.Registry, spec image.Spec, source string) (repository, digest string) {
 	t.Helper()
-	built, err := image.Build(t.Context(), spec, image.Options{Source: root, Platforms: []string{runtime.GOARCH}, Version: "test"})
+	built, err := image.Build(t.Context(), spec, image.Options{Source: source, Platforms: []string{runtime.GOARCH}, Version: "test"})
 	require.NoError(t, err)
 	repository = reg.Image(spec.Command)
 	tag, err := name.NewTag(repository+":test", name.Insecure)
@@ -53,10 +50,14 @@ func newHelm(t *testing.T, kubeconfig string) helm {
 	return helm{bin: filepath.Join(dir, "helm"), kubeconfig: kubeconfig}
 }
 
-func (h helm) run(t *testing.T, args ...string) {
+// run returns what Helm prints.
+func (h helm) run(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), h.bin, append(args, "--namespace", namespace, "--kubeconfig", h.kubeconfig)...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir())
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	require.NoError(t, err, "%s%s", out, &errs)
+	return string(out)
 }
