@@ -7,7 +7,7 @@ TOOL := go tool -modfile=test/tools/dev/go.mod
 UNIT = $$(go list ./... | grep -vE '/test/(integration|containerd|e2e|bench|demo)(/|$$)')
 RESULTS := out/test
 # The flags of a release (deploy/image), for whatever is compiled here: programs, images and tests without the race detector
-# share their object files. The servers could, once test/tools has the same versions of what both import.
+# share their object files, and the servers' too: test/tools has the same versions of what both import.
 export GOFLAGS := -trimpath -tags=netgo,osusergo
 # Without the second, NVIDIA's header greets whoever builds with a hundred warnings.
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
@@ -63,7 +63,7 @@ prepare: deps programs ## build ahead of time whatever tests run: servers, our o
 	@for arch in amd64 arm64; do test/tools/compile-image $$arch; done
 
 programs: ## build this project's programs as released, and those of the testbed, into out/programs
-	@(go list -C test/tools -deps tool >/dev/null 2>&1 &) # what the servers are built of comes down meanwhile
+	@(go list -C test/tools -deps tool ./registry >/dev/null 2>&1 &) # what the servers are built of comes down meanwhile
 	@test/tools/compile "the project's programs" -buildvcs=false -ldflags="-s -w" -o out/programs/next/ ./cmd/... ./test/testenv/servers ./test/demo
 	@cp -p out/programs/next/servers out/programs/next/demo out/programs/
 

@@ -18,7 +18,7 @@ require (
 	github.com/distribution/reference v0.6.0 // image names normalised as Docker and the CRI do
 	github.com/fsnotify/fsnotify v1.10.1 // inotify: probes wait for events, not for ticks
 	github.com/go-logr/logr v1.4.4 // the logging interface of controller-runtime
-	github.com/godbus/dbus/v5 v5.1.0 // signals of systemd units
+	github.com/godbus/dbus/v5 v5.2.2 // signals of systemd units
 	github.com/google/cel-go v0.29.2 // expressions of GatePolicies, cost-limited; the version of Kubernetes 1.37
 	github.com/google/go-cmp v0.7.0 // readable differences in tests
 	github.com/google/go-containerregistry v0.22.1 // image manifests and a registry client; makes images without an engine

@@ -39,8 +39,8 @@ func linkerFlags(options Options) string {
 	return strings.Join(flags, " ")
 }
 
-// compile returns a binary that depends on the sources, the toolchains, the version and the revision alone. Without CGO it is static.
-// With CGO names are still resolved by Go's own resolver: the image has no plugins for the C library's.
+// compile returns a binary that depends on the sources, the toolchains, the version and the revision alone. One that imports
+// no C is static; CGO is on all the same, for what two programs share would be compiled twice without. Names are resolved by Go's own resolver: the image has no plugins for the C library's.
 func compile(ctx context.Context, spec Spec, options Options, arch string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "headstart-image-")
 	if err != nil {
@@ -50,13 +50,13 @@ func compile(ctx context.Context, spec Spec, options Options, arch string) ([]by
 	out := filepath.Join(dir, spec.Command)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags=netgo,osusergo", "-ldflags="+linkerFlags(options), "-o", out, "./cmd/"+spec.Command)
 	cmd.Dir = options.Source
-	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "CGO_ENABLED=1")
 	if spec.CGO {
 		cc, err := compiler(arch)
 		if err != nil {
 			return nil, err
 		}
-		cmd.Env = append(cmd.Env, "CGO_ENABLED=1", "CC="+cc, "CGO_CFLAGS=-O2 -Wno-deprecated-declarations", "CGO_LDFLAGS=")
+		cmd.Env = append(cmd.Env, "CC="+cc, "CGO_CFLAGS=-O2 -Wno-deprecated-declarations", "CGO_LDFLAGS=")
 	}
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("compile %s for %s: %w: %s", spec.Command, arch, err, strings.TrimSpace(string(text)))

@@ -71,7 +71,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if c.dir, err = os.MkdirTemp("", "headstart-boot-"); err != nil {
 		return fmt.Errorf("make a folder for the agents' files: %w", err)
 	}
-	if _, err := testenv.BuildServers(ctx, c.cfg.Progress); err != nil {
+	if _, err := testenv.BuildServers(ctx, c.cfg.Progress, testenv.BootServers()...); err != nil {
 		return err
 	}
 	say("building headstart-agent and headstart-controller")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 
 	"headstart.dev/test/testenv/internal/binaries"
 )
@@ -14,6 +15,11 @@ func BuildServers(ctx context.Context, progress io.Writer, names ...string) (str
 		names = binaries.All()
 	}
 	return binaries.Ensure(ctx, progress, names...)
+}
+
+// BootServers are what one node and its cluster run: all servers but clients for tests.
+func BootServers() []string {
+	return slices.DeleteFunc(binaries.All(), func(name string) bool { return name == binaries.Ctr })
 }
 
 // BuildEverything builds all that any test runs besides this project's own programs: the servers, Karpenter, Helm, the SOCI

@@ -41,17 +41,18 @@ const (
 // All returns the names of every server of the main module, sorted.
 func All() []string { return slices.Sorted(maps.Keys(mainModule.packages)) }
 
-// buildFlags are the flags of every build. -s -w halves the link time and the size; the version is what kubectl, the
+// buildFlags are the flags of every build. The tags keep the C library out, and the headers of Btrfs. -s -w halves the link time and the size; the version is what kubectl, the
 // kubelet and feature negotiation read.
 func buildFlags() []string {
 	major, minor, _ := strings.Cut(strings.TrimPrefix(kubernetesVersion, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	const pkg = "k8s.io/component-base/version."
-	return []string{"-trimpath", "-ldflags", fmt.Sprintf("-s -w -X %sgitVersion=%s -X %sgitMajor=%s -X %sgitMinor=%s",
+	return []string{"-trimpath", "-tags=netgo,osusergo,no_btrfs", "-ldflags", fmt.Sprintf("-s -w -X %sgitVersion=%s -X %sgitMajor=%s -X %sgitMinor=%s",
 		pkg, kubernetesVersion, pkg, major, pkg, minor)}
 }
 
-// Ensure returns the folder that holds the named servers of the main module, building those that are missing. It blocks
+// Ensure returns the folder that holds the named servers of the main module, building those that are missing and that
+// nobody has installed. It blocks
 // while another process builds. Progress goes to progress, one line at a time, and only when something is built.
 func Ensure(ctx context.Context, progress io.Writer, names ...string) (string, error) {
 	return mainModule.ensure(ctx, progress, names...)
@@ -82,7 +83,11 @@ func (m Module) ensure(ctx context.Context, progress io.Writer, names ...string)
 		return "", err
 	}
 	defer unlock()
-	if left := missing(dir, names); len(left) > 0 {
+	left, err := m.adopt(ctx, progress, source, dir, missing(dir, names))
+	if err != nil {
+		return "", err
+	}
+	if len(left) > 0 {
 		if err := m.build(ctx, progress, source, dir, left); err != nil {
 			return "", err
 		}

@@ -14,8 +14,6 @@ type Module struct {
 	dir string
 	// packages maps each server's name to its main package.
 	packages map[string]string
-	// cgo says that the servers need a C compiler and libraries of test/tools/debian-packages.
-	cgo bool
 }
 
 // mainModule has all servers but those that need a module of their own.
@@ -28,7 +26,7 @@ var mainModule = Module{packages: map[string]string{
 	Containerd:        "github.com/containerd/containerd/v2/cmd/containerd",
 	Shim:              "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 	Ctr:               "github.com/containerd/containerd/v2/cmd/ctr",
-	Registry:          "github.com/distribution/distribution/v3/cmd/registry",
+	Registry:          "headstart.dev/test/tools/registry",
 }}
 
 // The names of servers and tools that have modules of their own.
@@ -54,7 +52,7 @@ var (
 	HelmModule = Module{dir: "deploy", packages: map[string]string{
 		Helm: "helm.sh/helm/v3/cmd/helm", Kustomize: "sigs.k8s.io/kustomize/kustomize/v5",
 	}}
-	SOCIModule = Module{dir: "soci", cgo: true, packages: map[string]string{
+	SOCIModule = Module{dir: "soci", packages: map[string]string{
 		SOCI:            "github.com/awslabs/soci-snapshotter/cmd/soci",
 		SOCISnapshotter: "github.com/awslabs/soci-snapshotter/cmd/soci-snapshotter-grpc",
 	}}
