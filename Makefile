@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 # What checks and generates the code has a module of its own (test/tools/dev).
-TOOL := go tool -modfile=test/tools/dev/go.mod
+TOOL := test/tools/run
 UNIT = $$(go list ./... | grep -vE '/test/(integration|containerd|e2e|bench|demo)(/|$$)')
 RESULTS := out/test
 # The flags of a release (deploy/image), for whatever is compiled here: programs, images and tests without the race detector
