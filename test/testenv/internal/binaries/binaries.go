@@ -41,14 +41,18 @@ const (
 // All returns the names of every server of the main module, sorted.
 func All() []string { return slices.Sorted(maps.Keys(mainModule.packages)) }
 
-// buildFlags are the flags of every build. The tags keep the C library out, and the headers of Btrfs. -s -w halves the link time and the size; the version is what kubectl, the
+// buildFlags are the flags of every build. -s -w halves the link time and the size; the version is what kubectl, the
 // kubelet and feature negotiation read.
-func buildFlags() []string {
+func (m Module) buildFlags() []string {
 	major, minor, _ := strings.Cut(strings.TrimPrefix(kubernetesVersion, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	const pkg = "k8s.io/component-base/version."
-	return []string{"-trimpath", "-tags=netgo,osusergo,no_btrfs", "-ldflags", fmt.Sprintf("-s -w -X %sgitVersion=%s -X %sgitMajor=%s -X %sgitMinor=%s",
-		pkg, kubernetesVersion, pkg, major, pkg, minor)}
+	flags := []string{"-trimpath"}
+	if m.shares {
+		flags = append(flags, "-tags=netgo,osusergo,no_btrfs")
+	}
+	return append(flags, "-ldflags", fmt.Sprintf("-s -w -X %sgitVersion=%s -X %sgitMajor=%s -X %sgitMinor=%s",
+		pkg, kubernetesVersion, pkg, major, pkg, minor))
 }
 
 // Ensure returns the folder that holds the named servers of the main module, building those that are missing and that
@@ -68,7 +72,7 @@ func (m Module) ensure(ctx context.Context, progress io.Writer, names ...string)
 	if err != nil {
 		return "", err
 	}
-	dir, err := cacheDir(source)
+	dir, err := m.cacheDir(source)
 	if err != nil {
 		return "", err
 	}
@@ -108,7 +112,7 @@ func missing(dir string, names []string) []string {
 }
 
 // cacheDir names the folder for what the module at dir builds with the flags and the Go version of today.
-func cacheDir(module string) (string, error) {
+func (m Module) cacheDir(module string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find the user's cache folder: %w", err)
@@ -121,7 +125,7 @@ func cacheDir(module string) (string, error) {
 		}
 		sum.Write(content)
 	}
-	fmt.Fprintln(sum, buildFlags(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintln(sum, m.buildFlags(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return filepath.Join(cache, "headstart", "tools", hex.EncodeToString(sum.Sum(nil))[:16]), nil
 }
 

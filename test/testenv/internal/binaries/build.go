@@ -29,7 +29,7 @@ func (m Module) build(ctx context.Context, progress io.Writer, source, dir strin
 
 	start := time.Now()
 	fmt.Fprintf(progress, "testenv: building %d servers from source, once: %s%s\n", len(names), strings.Join(names, ", "), m.lastTime(dir))
-	args := append([]string{"build", "-v", "-o", out + "/"}, buildFlags()...)
+	args := append([]string{"build", "-v", "-o", out + "/"}, m.buildFlags()...)
 	for _, name := range names {
 		args = append(args, m.packages[name])
 	}
@@ -37,7 +37,7 @@ func (m Module) build(ctx context.Context, progress io.Writer, source, dir strin
 	cmd.Dir = source
 	scratch, remove := scratchDir()
 	defer remove()
-	cmd.Env = append(append(os.Environ(), environ()...), "GOTMPDIR="+scratch)
+	cmd.Env = append(append(os.Environ(), m.environ()...), "GOTMPDIR="+scratch)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return fmt.Errorf("build servers: %w", err)
@@ -88,10 +88,13 @@ func (m Module) tookFile(dir string) string {
 	return filepath.Join(filepath.Dir(dir), "took-"+cmp.Or(m.dir, "servers"))
 }
 
-// environ is what a build must not take from its surroundings. With tags and cgo as for this project's own programs (see the
-// Makefile), whatever both import at one version is compiled once: half a first build's time.
-func environ() []string {
-	return []string{"CGO_ENABLED=1", "CGO_CFLAGS=" + cgoFlags, "GOWORK=off", "GOFLAGS="}
+// environ is what a build must not take from its surroundings.
+func (m Module) environ() []string {
+	cgo := "0"
+	if m.cgo {
+		cgo = "1"
+	}
+	return []string{"CGO_ENABLED=" + cgo, "CGO_CFLAGS=" + cgoFlags, "GOWORK=off", "GOFLAGS="}
 }
 
 // builtName is the file name that "go build" gives to a main package: the last path element that is no version.

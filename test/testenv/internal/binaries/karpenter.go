@@ -23,7 +23,7 @@ func EnsureKarpenter(ctx context.Context, progress io.Writer) (path string, crdD
 	}
 	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/karpenter")
 	cmd.Dir = source
-	cmd.Env = append(os.Environ(), environ()...)
+	cmd.Env = append(os.Environ(), KarpenterModule.environ()...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -14,10 +14,15 @@ type Module struct {
 	dir string
 	// packages maps each server's name to its main package.
 	packages map[string]string
+	// cgo says that C code is compiled, with the compiler of test/tools/debian-packages.
+	cgo bool
+	// shares has the servers built as this project's own programs are (see the Makefile): what both import at one version is
+	// compiled once, which is a quarter of a first build. The tags keep the C library out, and the headers of Btrfs.
+	shares bool
 }
 
 // mainModule has all servers but those that need a module of their own.
-var mainModule = Module{packages: map[string]string{
+var mainModule = Module{cgo: true, shares: true, packages: map[string]string{
 	Etcd:              "go.etcd.io/etcd/server/v3",
 	APIServer:         "k8s.io/kubernetes/cmd/kube-apiserver",
 	Scheduler:         "k8s.io/kubernetes/cmd/kube-scheduler",
@@ -52,7 +57,7 @@ var (
 	HelmModule = Module{dir: "deploy", packages: map[string]string{
 		Helm: "helm.sh/helm/v3/cmd/helm", Kustomize: "sigs.k8s.io/kustomize/kustomize/v5",
 	}}
-	SOCIModule = Module{dir: "soci", packages: map[string]string{
+	SOCIModule = Module{dir: "soci", cgo: true, packages: map[string]string{
 		SOCI:            "github.com/awslabs/soci-snapshotter/cmd/soci",
 		SOCISnapshotter: "github.com/awslabs/soci-snapshotter/cmd/soci-snapshotter-grpc",
 	}}
