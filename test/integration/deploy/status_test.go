@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"headstart.dev/readiness/inspect"
@@ -165,6 +168,32 @@ func TestTheCRDsAreNotInstalled(t *testing.T) {
 		require.Equal(t, 1, exit.ExitCode())
 		require.Contains(t, string(out), "the CRDs are not installed: gatepolicies.headstart.dev, prepullpolicies.headstart.dev, warmpools.headstart.dev, nodereadinessrules.headstart.dev")
 		require.Contains(t, string(out), "kubectl apply --server-side -f deploy/crd")
+	}
+	applyKustomizeCRDs(t, bare)
+	var last string
+	require.Eventually(t, func() bool {
+		out, err := run("status").CombinedOutput()
+		last = string(out)
+		return err == nil
+	}, time.Minute, 200*time.Millisecond, "%s", last)
+	require.Contains(t, last, "No nodes found")
+}
+
+// applyKustomizeCRDs applies them as "kubectl apply -k" does without --server-side: with all of the object in an annotation.
+func applyKustomizeCRDs(t *testing.T, to *testenv.ControlPlane) {
+	t.Helper()
+	client, err := dynamic.NewForConfig(to.Config())
+	require.NoError(t, err)
+	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	for _, obj := range build(t, filepath.Join(root, "deploy/kustomize/crds")) {
+		annotations := obj.GetAnnotations()
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[corev1.LastAppliedConfigAnnotation] = string(marshal(t, obj))
+		obj.SetAnnotations(annotations)
+		_, err := crds.Create(t.Context(), obj, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict})
+		require.NoError(t, err, obj.GetName())
 	}
 }
 
