@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -79,49 +80,57 @@ func (c *cluster) view(ctx context.Context, warn func(string)) inspect.View {
 // usualNamespace is where the controller runs, unless it was put elsewhere.
 const usualNamespace = "headstart-system"
 
-// rules lists the rules of all forms, in the form of the engine. One that has no meaning is reported to warn and left out.
-func (c *cluster) rules(ctx context.Context, warn func(string)) ([]*readiness.Rule, error) {
-	var out []*readiness.Rule
-	for _, read := range []func() ([]*readiness.Rule, error){
-		func() ([]*readiness.Rule, error) {
-			return rulesOf(ctx, c.dynamic, readinessv1alpha1.GroupVersion, readiness.FromNative, warn)
-		},
-		func() ([]*readiness.Rule, error) {
-			return rulesOf(ctx, c.dynamic, guide.GroupVersion, guide.Convert, warn)
-		},
-		func() ([]*readiness.Rule, error) {
-			return rulesOf(ctx, c.dynamic, upstream.GroupVersion, upstream.Convert, warn)
-		},
-	} {
-		rules, err := read()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, rules...)
-	}
-	return out, nil
+// facts are what all nodes are judged by.
+type facts struct {
+	rules []*readiness.Rule
+	view  inspect.View
 }
 
-// rulesOf lists the rules of one form.
-func rulesOf[T any](ctx context.Context, client dynamic.Interface, form schema.GroupVersion, convert func(*T) (*readiness.Rule, error), warn func(string)) ([]*readiness.Rule, error) {
-	listed, err := listOf[T](ctx, client, form.WithResource(ruleResource))
-	if apierrors.IsForbidden(err) && form.Group != readiness.Domain {
-		warn(fmt.Sprintf("rules of %s are left out: %v", form.Group, err))
-		return nil, nil
+// facts reads the rules of all forms, in the form of the engine, and whether somebody carries them out. A rule that has no
+// meaning is reported to warn and left out.
+func (c *cluster) facts(ctx context.Context, warn func(string)) (facts, error) {
+	f := facts{view: c.view(ctx, warn)}
+	return f, errors.Join(
+		rulesOf(ctx, c.dynamic, &f, readinessv1alpha1.GroupVersion, form[readinessv1alpha1.NodeReadinessRule]{
+			readiness.FromNative, func(r *readinessv1alpha1.NodeReadinessRule) int64 { return r.Status.ObservedGeneration },
+		}, warn),
+		rulesOf(ctx, c.dynamic, &f, guide.GroupVersion, form[guide.NodeReadinessRule]{
+			guide.Convert, func(r *guide.NodeReadinessRule) int64 { return r.Status.ObservedGeneration },
+		}, warn),
+		rulesOf(ctx, c.dynamic, &f, upstream.GroupVersion, form[upstream.NodeReadinessRule]{
+			upstream.Convert, func(r *upstream.NodeReadinessRule) int64 { return r.Status.ObservedGeneration },
+		}, warn),
+	)
+}
+
+// form is how rules of a form are read.
+type form[T any] struct {
+	convert  func(*T) (*readiness.Rule, error)
+	observed func(*T) int64
+}
+
+// rulesOf adds the rules of one form to the facts.
+func rulesOf[T any](ctx context.Context, client dynamic.Interface, into *facts, of schema.GroupVersion, as form[T], warn func(string)) error {
+	listed, err := listOf[T](ctx, client, of.WithResource(ruleResource))
+	if apierrors.IsForbidden(err) && of.Group != readiness.Domain {
+		warn(fmt.Sprintf("rules of %s are left out: %v", of.Group, err))
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var out []*readiness.Rule
 	for i := range listed {
-		rule, err := convert(&listed[i])
+		rule, err := as.convert(&listed[i])
 		if err != nil {
 			warn(fmt.Sprintf("rule %s is not in force: %v", nameOf(&listed[i]), err))
 			continue
 		}
-		out = append(out, rule)
+		into.rules = append(into.rules, rule)
+		if into.view.Overlooked(rule.Created, as.observed(&listed[i])) {
+			into.view.Unseen = append(into.view.Unseen, inspect.RuleKey{Form: rule.Form, Name: rule.Name})
+		}
 	}
-	return out, nil
+	return nil
 }
 
 func nameOf(object any) string {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -11,7 +10,6 @@ import (
 
 	"headstart.dev/cmd/internal/cli"
 	"headstart.dev/internal/columns"
-	"headstart.dev/readiness"
 	"headstart.dev/readiness/inspect"
 )
 
@@ -169,15 +167,4 @@ func once(warn func(string)) func(string) {
 			warn(text)
 		}
 	}
-}
-
-// facts are what all nodes are judged by.
-type facts struct {
-	rules []*readiness.Rule
-	view  inspect.View
-}
-
-func (c *cluster) facts(ctx context.Context, warn func(string)) (facts, error) {
-	rules, err := c.rules(ctx, warn)
-	return facts{rules: rules, view: c.view(ctx, warn)}, err
 }

@@ -2,10 +2,13 @@ package inspect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"headstart.dev/readiness"
 )
 
 // LeaseName is the name of the lease that a controller leads by, in whatever namespace it runs.
@@ -54,12 +57,43 @@ func deadLease(lease *coordinationv1.Lease, now time.Time) string {
 type View struct {
 	Now        time.Time
 	Controller Controller
+	// Unseen are rules that no controller has taken up, though one is alive: see Overlooked.
+	Unseen []RuleKey
 }
 
-// Notice is what to know before anything else; "" where a controller lives.
-func (v View) Notice() string {
-	if v.Controller.Absent == "" {
+// RuleKey names a rule: forms may share names.
+type RuleKey struct {
+	Form readiness.Form
+	Name string
+}
+
+// patience is how long a controller may take to look at a new object: it writes statuses once a second at most.
+const patience = 30 * time.Second
+
+// Overlooked says of a rule or a policy that no controller has looked at it, by its age and status.observedGeneration: the
+// controllers that run were not told to carry out such ones.
+func (v View) Overlooked(created time.Time, observed int64) bool {
+	return observed == 0 && v.Now.Sub(created) > patience
+}
+
+// Notice is what to know before anything else; "" where controllers do all that there is to do.
+func (v View) Notice() string { return v.notice(v.Unseen) }
+
+func (v View) notice(unseen []RuleKey) string {
+	if v.Controller.Absent != "" {
+		return "no controller is alive: " + v.Controller.Absent + ". Nothing is held, released or lifted until one runs"
+	}
+	if len(unseen) == 0 {
 		return ""
 	}
-	return "no controller is alive: " + v.Controller.Absent + ". Nothing is held, released or lifted until one runs"
+	var names []string
+	for _, key := range unseen {
+		names = append(names, fmt.Sprintf("%s (%s)", key.Name, key.Form))
+	}
+	return fmt.Sprintf("no controller has taken up %s: is one started with --rules=native,guide,upstream, whichever it is, and --controllers=readiness? Until then they hold and release nothing", some(names))
+}
+
+// acts says whether somebody carries the rule out.
+func (v View) acts(rule RuleKey) bool {
+	return v.Controller.Absent == "" && !slices.Contains(v.Unseen, rule)
 }

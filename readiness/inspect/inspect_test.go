@@ -108,7 +108,7 @@ func gatedPod() *corev1.Pod {
 
 func TestPod(t *testing.T) {
 	policies := []gatesv1alpha1.GatePolicy{{
-		ObjectMeta: metav1.ObjectMeta{Name: "config"},
+		ObjectMeta: metav1.ObjectMeta{Name: "config"}, Status: gatesv1alpha1.GatePolicyStatus{ObservedGeneration: 1},
 		Spec: gatesv1alpha1.GatePolicySpec{
 			GateName: "example.com/config", Requires: []gatesv1alpha1.Requirement{{References: &gatesv1alpha1.ReferencesRequirement{}}},
 		},
@@ -166,6 +166,7 @@ func TestThePolicyInForceIsExplained(t *testing.T) {
 	references := gatesv1alpha1.Requirement{References: &gatesv1alpha1.ReferencesRequirement{}}
 	broken := gatesv1alpha1.Requirement{Object: &gatesv1alpha1.ObjectRequirement{APIVersion: "v1", Kind: "ConfigMap", Name: "x", Expression: "object +"}}
 	holds := named("holds", time.Hour, references)
+	holds.Status.ObservedGeneration = 1
 	holds.Status.Conditions = []metav1.Condition{{Type: "Satisfiable", Status: metav1.ConditionFalse, Message: "the API server refused to lift the gate: no"}}
 	policies := []gatesv1alpha1.GatePolicy{named("broken", 2*time.Hour, broken), named("late", time.Minute, references), holds}
 	facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) gates.Existence { return gates.There(true) }}

@@ -18,7 +18,7 @@ type Node struct {
 	Created time.Time `json:"created"`
 	// State is Held, TimedOut, Released, Ignored, Suspended, WouldHold, or None where no rule governs the node.
 	State readiness.State `json:"state"`
-	// Notice says that no controller is alive; absent where one is.
+	// Notice says that no controller is alive, or that none has taken up a rule of the node; absent where all is well.
 	Notice string `json:"notice,omitempty"`
 	// Conditions are those under headstart.dev/, in the order of their types.
 	Conditions []Condition `json:"conditions,omitempty"`
@@ -73,10 +73,10 @@ func (v View) Nodes(nodes []corev1.Node, rules []*readiness.Rule) []Node {
 
 func (v View) report(node *corev1.Node, rules []*readiness.Rule) Node {
 	n := Node{
-		Name: node.Name, Created: node.CreationTimestamp.Time, Notice: v.Notice(),
+		Name: node.Name, Created: node.CreationTimestamp.Time,
 		Rules: readiness.Explain(node, rules, v.Now), Images: images(node),
 	}
-	v.foretell(n.Rules)
+	n.Notice = v.notice(v.foretell(n.Rules))
 	n.State = state(n.Rules)
 	for i, rule := range n.Rules {
 		for j, reason := range rule.Reasons {
@@ -103,11 +103,15 @@ func (v View) report(node *corev1.Node, rules []*readiness.Rule) Node {
 	return n
 }
 
-// foretell takes out of the rules what nobody will do, where no controller is alive.
-func (v View) foretell(rules []readiness.Explanation) {
+// foretell takes out of the rules what nobody will do, and says which of them no controller has taken up.
+func (v View) foretell(rules []readiness.Explanation) (unseen []RuleKey) {
 	for i := range rules {
 		e := &rules[i]
-		if v.Controller.Absent == "" || e.State != readiness.StateHeld {
+		key := RuleKey{e.Form, e.Rule}
+		if slices.Contains(v.Unseen, key) {
+			unseen = append(unseen, key)
+		}
+		if v.acts(key) || e.State != readiness.StateHeld {
 			continue
 		}
 		e.Deadline = time.Time{}
@@ -118,6 +122,7 @@ func (v View) foretell(rules []readiness.Explanation) {
 			e.State, e.Since = StateWouldHold, time.Time{}
 		}
 	}
+	return unseen
 }
 
 // state is that of the node: Held where a rule holds it, else what a rule says that acts, else what one would do.

@@ -57,7 +57,8 @@ type Gate struct {
 
 	placement  v1alpha1.Placement
 	hidden     bool
-	unattended bool
+	unattended string
+	inForce    *v1alpha1.GatePolicy
 }
 
 // The states of a pod.
@@ -69,7 +70,7 @@ const (
 
 // Pod reports on one pod. facts must know the nodes and the objects that the pod refers to.
 func (v View) Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.Facts, nodes []Node) (PodReport, error) {
-	r := PodReport{Namespace: pod.Namespace, Name: pod.Name, Created: pod.CreationTimestamp.Time, Node: pod.Spec.NodeName, Notice: v.Notice()}
+	r := PodReport{Namespace: pod.Namespace, Name: pod.Name, Created: pod.CreationTimestamp.Time, Node: pod.Spec.NodeName, Notice: v.notice(nil)}
 	if pod.Spec.NodeName != "" {
 		r.State = PodScheduled
 		return r, nil
@@ -91,8 +92,11 @@ func (v View) Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.F
 	for _, gate := range pod.Spec.SchedulingGates {
 		r.State = PodGated
 		g := explainGate(gate.Name, compact, judged, facts, v.Now)
-		if r.Notice != "" {
-			g.Deadline, g.unattended = time.Time{}, true
+		switch {
+		case v.Controller.Absent != "":
+			g.Deadline, g.unattended = time.Time{}, "no controller is alive to lift it"
+		case g.overlooked(v):
+			g.Deadline, g.unattended = time.Time{}, "no controller has taken it up: is one started with --controllers=gates?"
 		}
 		g.Since, g.Next = r.Created, r.next(gate.Name, compact.Gates, g.placement)
 		r.Gates = append(r.Gates, g)
@@ -132,7 +136,7 @@ func holdsGate(judged map[types.UID]gates.Judgement, gate string) bool {
 
 func (g *Gate) explain(j gates.Judgement, pod *gates.Pod, facts gates.Facts, clock gates.Clock) {
 	policy := j.InForce
-	g.Policy, g.placement = policy.Name, policy.Placement
+	g.Policy, g.placement, g.inForce = policy.Name, policy.Placement, j.Policy
 	if policy.Broken() {
 		g.Error = j.Message
 	}
@@ -148,6 +152,11 @@ func (g *Gate) explain(j gates.Judgement, pod *gates.Pod, facts gates.Facts, clo
 	if c := meta.FindStatusCondition(j.Policy.Status.Conditions, "Satisfiable"); c != nil && c.Status == metav1.ConditionFalse {
 		g.Problem = clean(c.Message)
 	}
+}
+
+// overlooked says whether no controller has looked at the policy.
+func (g *Gate) overlooked(v View) bool {
+	return g.inForce != nil && v.Overlooked(g.inForce.CreationTimestamp.Time, g.inForce.Status.ObservedGeneration)
 }
 
 // next says what follows when a gate of the pod is lifted.
@@ -188,10 +197,10 @@ func (g *Gate) Describe(now time.Time) string {
 		return "no GatePolicy names this gate; whoever put it there has to lift it"
 	case g.Error != "":
 		text = fmt.Sprintf("policy %s cannot be carried out: %s", g.Policy, g.Error)
-	case g.unattended && len(g.Missing) == 0:
-		return fmt.Sprintf("policy %s: everything holds, and no controller is alive to lift it", g.Policy)
-	case g.unattended:
-		text = fmt.Sprintf("policy %s names it, and no controller is alive to lift it", g.Policy)
+	case g.unattended != "" && len(g.Missing) == 0:
+		return fmt.Sprintf("policy %s: everything holds, and %s", g.Policy, g.unattended)
+	case g.unattended != "":
+		text = fmt.Sprintf("policy %s names it, and %s", g.Policy, g.unattended)
 	case len(g.Missing) == 0 && g.Problem != "":
 		return fmt.Sprintf("policy %s: everything holds, but %s", g.Policy, g.Problem)
 	case len(g.Missing) == 0:

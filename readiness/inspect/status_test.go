@@ -148,8 +148,8 @@ func TestWithoutAControllerNothingIsForetold(t *testing.T) {
 	require.Contains(t, dead.List(report).Notice, "no controller is alive")
 
 	policies := []gatesv1alpha1.GatePolicy{{
-		ObjectMeta: metav1.ObjectMeta{Name: "config"},
-		Spec:       gatesv1alpha1.GatePolicySpec{GateName: "example.com/config", Requires: []gatesv1alpha1.Requirement{{References: &gatesv1alpha1.ReferencesRequirement{}}}},
+		ObjectMeta: metav1.ObjectMeta{Name: "config"}, Status: gatesv1alpha1.GatePolicyStatus{ObservedGeneration: 1},
+		Spec: gatesv1alpha1.GatePolicySpec{GateName: "example.com/config", Requires: []gatesv1alpha1.Requirement{{References: &gatesv1alpha1.ReferencesRequirement{}}}},
 	}}
 	pod := gatedPod()
 	pod.Spec.SchedulingGates = pod.Spec.SchedulingGates[:1]
@@ -163,6 +163,39 @@ func TestWithoutAControllerNothingIsForetold(t *testing.T) {
 		require.Contains(t, out.String(), "no controller is alive to lift it")
 		require.NotContains(t, out.String(), "at the latest")
 		require.NotContains(t, out.String(), "about to be")
+	}
+}
+
+// A controller that lives does nothing about a rule of a form that it was not told of.
+func TestARuleThatNobodyHasTakenUp(t *testing.T) {
+	require.True(t, at.Overlooked(now.Add(-time.Minute), 0))
+	require.False(t, at.Overlooked(now.Add(-time.Minute), 1))
+	require.False(t, at.Overlooked(now.Add(-5*time.Second), 0), "it is about to")
+
+	overlooked, other := rule(t), rule(t)
+	other.Name, other.UID, other.Form = "other", "r2", readiness.FormGuide
+	view := inspect.View{Now: now, Unseen: []inspect.RuleKey{{Form: readiness.FormNative, Name: "headstart"}}}
+	nodes := []corev1.Node{node("a", "False", "")}
+	report := view.Nodes(nodes, []*readiness.Rule{overlooked})
+	require.Equal(t, inspect.StateWouldHold, report[0].State)
+	require.Zero(t, report[0].Rules[0].Deadline)
+	require.Contains(t, report[0].Notice, "no controller has taken up headstart (native)")
+	require.Contains(t, view.List(report).Notice, "--rules=")
+	report = view.Nodes(nodes, []*readiness.Rule{other})
+	require.Equal(t, readiness.StateHeld, report[0].State)
+	require.NotZero(t, report[0].Rules[0].Deadline)
+	require.Empty(t, report[0].Notice, "the other rule is none of this node's")
+
+	policy := gatesv1alpha1.GatePolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "config", CreationTimestamp: metav1.NewTime(now.Add(-time.Hour))},
+		Spec:       gatesv1alpha1.GatePolicySpec{GateName: "example.com/config", Requires: []gatesv1alpha1.Requirement{{References: &gatesv1alpha1.ReferencesRequirement{}}}},
+	}
+	for observed, says := range map[int64]string{0: "no controller has taken it up", 1: "about to be lifted"} {
+		policy.Status.ObservedGeneration = observed
+		facts := gates.Facts{Fleet: gates.NewFleet(), Exists: func(gates.Dependency) gates.Existence { return gates.There(true) }}
+		explained, err := at.Pod(gatedPod(), []gatesv1alpha1.GatePolicy{policy}, facts, nil)
+		require.NoError(t, err)
+		require.Contains(t, explained.Gates[0].Describe(now), says)
 	}
 }
 

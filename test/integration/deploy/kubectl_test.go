@@ -91,6 +91,9 @@ spec:
 `)) {
 		_, err := a.resource(t, obj).Create(t.Context(), obj, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict})
 		require.NoError(t, err)
+		if obj.GetKind() != "Pod" {
+			takeUp(t, a, obj)
+		}
 	}
 	node, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "kubectl-1", Labels: map[string]string{"pool": "kubectl"}, Annotations: map[string]string{

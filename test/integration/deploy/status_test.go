@@ -16,7 +16,9 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -41,6 +43,7 @@ spec:
 `, pool)) {
 		_, err := a.resource(t, obj).Create(t.Context(), obj, metav1.CreateOptions{})
 		require.NoError(t, err)
+		takeUp(t, a, obj)
 		t.Cleanup(func() { _ = a.resource(t, obj).Delete(cleanUpContext(t), obj.GetName(), metav1.DeleteOptions{}) })
 	}
 	taint := []corev1.Taint{{Key: "readiness.k8s.io/" + pool, Value: "pending", Effect: corev1.TaintEffectNoSchedule}}
@@ -53,6 +56,15 @@ spec:
 		setCNI(t, client, node.Name, name == "done")
 	}
 	return client
+}
+
+// takeUp says in the status of a rule or a policy that a controller has looked at it.
+func takeUp(t *testing.T, a api, obj *unstructured.Unstructured) {
+	t.Helper()
+	const status = `{"status":{"observedGeneration":1,"matchedNodes":0,"heldNodes":0,"releasedNodes":0,"timedOutNodes":0,"wouldHoldNodes":0,` +
+		`"waitingPods":0,"liftedTotal":0,"deadlineTotal":0}}` // those that the kind does not have are left out by the API server
+	_, err := a.resource(t, obj).Patch(t.Context(), obj.GetName(), types.MergePatchType, []byte(status), metav1.PatchOptions{}, "status")
+	require.NoError(t, err)
 }
 
 // setCNI reports the network of a node, and a probe of the user's that is always False.
