@@ -122,7 +122,7 @@ func TestPod(t *testing.T) {
 	}{
 		"what is missing, and until when": {
 			func(*corev1.Pod) {}, false,
-			[]string{"policy config; its deadline does not run while others hold the pod", "ConfigMap shop/flags does not exist", "kueue.x-k8s.io/admission", "no GatePolicy names this gate", "1 nodes are held"},
+			[]string{"policy config; its deadline does not run while others hold the pod", "ConfigMap shop/flags does not exist", "kueue.x-k8s.io/admission", "no GatePolicy names this gate", "1 node is held"},
 			inspect.PodGated,
 		},
 		"nobody else holds it": {

@@ -92,11 +92,8 @@ func (v View) Pod(pod *corev1.Pod, policies []v1alpha1.GatePolicy, facts gates.F
 	for _, gate := range pod.Spec.SchedulingGates {
 		r.State = PodGated
 		g := explainGate(gate.Name, compact, judged, facts, v.Now)
-		switch {
-		case v.Controller.Absent != "":
-			g.Deadline, g.unattended = time.Time{}, "no controller is alive to lift it"
-		case g.overlooked(v):
-			g.Deadline, g.unattended = time.Time{}, "no controller has taken it up: is one started with --controllers=gates?"
+		if g.unattended = v.unattended(&g); g.unattended != "" {
+			g.Deadline = time.Time{} // nobody keeps it
 		}
 		g.Since, g.Next = r.Created, r.next(gate.Name, compact.Gates, g.placement)
 		r.Gates = append(r.Gates, g)
@@ -154,9 +151,15 @@ func (g *Gate) explain(j gates.Judgement, pod *gates.Pod, facts gates.Facts, clo
 	}
 }
 
-// overlooked says whether no controller has looked at the policy.
-func (g *Gate) overlooked(v View) bool {
-	return g.inForce != nil && v.Overlooked(g.inForce.CreationTimestamp.Time, g.inForce.Status.ObservedGeneration)
+// unattended says why nobody carries the gate's policy out; "" where somebody does.
+func (v View) unattended(g *Gate) string {
+	switch {
+	case v.Controller.Absent != "":
+		return "no controller is alive to lift it"
+	case g.inForce != nil && v.Overlooked(g.inForce.CreationTimestamp.Time, g.inForce.Status.ObservedGeneration):
+		return "no controller has taken it up: is one started with --controllers=gates?"
+	}
+	return ""
 }
 
 // next says what follows when a gate of the pod is lifted.

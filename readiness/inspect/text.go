@@ -157,6 +157,14 @@ func (p *PodReport) writeWarm(out *strings.Builder) {
 	}
 }
 
+// counted says how many nodes are.
+func counted(nodes int) string {
+	if nodes == 1 {
+		return "1 node is"
+	}
+	return fmt.Sprintf("%d nodes are", nodes)
+}
+
 // some joins the first few names.
 func some(names []string) string {
 	const most = 5
@@ -190,7 +198,7 @@ func WritePod(w io.Writer, p *PodReport, now time.Time) error {
 		fmt.Fprintf(&out, "\nthe scheduler says: %s\n", p.Scheduler)
 	}
 	if len(p.HeldNodes) > 0 {
-		fmt.Fprintf(&out, "\n%d nodes are held behind a startup taint that it does not tolerate: %s\n", len(p.HeldNodes), some(p.HeldNodes))
+		fmt.Fprintf(&out, "\n%s held behind a startup taint that it does not tolerate: %s\n", counted(len(p.HeldNodes)), some(p.HeldNodes))
 		out.WriteString("  see: kubectl headstart why node/" + p.HeldNodes[0] + "\n")
 	}
 	_, err := io.WriteString(w, out.String())
