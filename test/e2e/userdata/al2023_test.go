@@ -105,7 +105,12 @@ esac
 // al2023 is a root that boots as an AL2023 instance with this userData does; "" boots one without any.
 func al2023(t *testing.T, userData string, registries ...string) string {
 	t.Helper()
-	root := overlay(t, debian(t))
+	return al2023In(t, overlay(t, debian(t)), userData, registries...)
+}
+
+// al2023In makes a Debian root one.
+func al2023In(t *testing.T, root, userData string, registries ...string) string {
+	t.Helper()
 	bin, err := testenv.Binaries(t.Context(), "containerd", "containerd-shim-runc-v2", "ctr", "kubelet")
 	require.NoError(t, err)
 	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr", "kubelet"} {
