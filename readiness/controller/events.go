@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -34,43 +35,61 @@ const (
 )
 
 // Events have a budget of their own: a wave of a thousand nodes must not spend the API server's time on telling of itself
-// (at most 0.02 requests a node, events and statuses together). Warnings are few and have their own.
+// (at most 0.02 requests a node, events and statuses together). Warnings come, all of them, if late: each tells of a node that
+// was let go although it is not ready, and the more there are at once the more they matter.
 const (
-	eventsPerSecond  = 0.2
-	eventBurst       = 5
-	eventQueue       = 256
-	maxEventMessage  = 1024
-	eventTimeout     = 5 * time.Second
-	eventComponent   = "headstart-controller"
-	eventsNamespace  = metav1.NamespaceDefault
-	reasonsInMessage = 3
+	eventsPerSecond   = 0.2
+	eventBurst        = 5
+	eventQueue        = 256
+	warningsPerSecond = 5
+	warningBurst      = 25
+	warningQueue      = 10_000
+	maxEventMessage   = 1024
+	eventTimeout      = 5 * time.Second
+	eventComponent    = "headstart-controller"
+	eventsNamespace   = metav1.NamespaceDefault
+	reasonsInMessage  = 3
 )
 
-// recorder posts events beside the path of the writes: Tell never blocks, and drops what is over the budget.
+// recorder posts events beside the path of the writes: offer never blocks. Normal events over their budget are dropped, warnings
+// wait.
 type recorder struct {
-	log     logr.Logger
-	client  corev1client.EventsGetter
-	metrics *metrics
-	queue   chan *corev1.Event
-	normal  *rate.Limiter
-	warning *rate.Limiter
+	log      logr.Logger
+	client   corev1client.EventsGetter
+	metrics  *metrics
+	queue    chan *corev1.Event
+	warnings chan *corev1.Event
+	normal   *rate.Limiter
+	warning  *rate.Limiter
 }
 
 func newRecorder(log logr.Logger, client corev1client.EventsGetter, m *metrics) *recorder {
 	return &recorder{
-		log: log, client: client, metrics: m, queue: make(chan *corev1.Event, eventQueue),
+		log: log, client: client, metrics: m, queue: make(chan *corev1.Event, eventQueue), warnings: make(chan *corev1.Event, warningQueue),
 		normal:  rate.NewLimiter(eventsPerSecond, eventBurst),
-		warning: rate.NewLimiter(eventsPerSecond, eventBurst),
+		warning: rate.NewLimiter(warningsPerSecond, warningBurst),
 	}
 }
 
 // Run posts until ctx ends.
 func (r *recorder) Run(ctx context.Context) error {
+	var posting sync.WaitGroup
+	posting.Go(func() { r.drain(ctx, r.queue, nil) })
+	posting.Go(func() { r.drain(ctx, r.warnings, r.warning) })
+	posting.Wait()
+	return nil
+}
+
+// drain posts what is queued, at the pace of a limiter if there is one, until ctx ends.
+func (r *recorder) drain(ctx context.Context, queue <-chan *corev1.Event, pace *rate.Limiter) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case event := <-r.queue:
+			return
+		case event := <-queue:
+			if pace != nil && pace.Wait(ctx) != nil {
+				return
+			}
 			if err := r.post(ctx, event); err != nil {
 				r.log.V(1).Info("posting event failed", "reason", event.Reason, "error", err.Error())
 			}
@@ -89,15 +108,16 @@ func (r *recorder) post(ctx context.Context, event *corev1.Event) error {
 	return nil
 }
 
-// offer queues an event within the budget.
+// offer queues an event: a warning, or one within the budget.
 func (r *recorder) offer(event *corev1.Event) {
-	limit := r.normal
-	if event.Type == corev1.EventTypeWarning {
-		limit = r.warning
+	warning := event.Type == corev1.EventTypeWarning
+	queue := r.queue
+	if warning {
+		queue = r.warnings
 	}
-	if limit.Allow() {
+	if warning || r.normal.Allow() {
 		select {
-		case r.queue <- event:
+		case queue <- event:
 			return
 		default:
 		}
