@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	crdTimeout = 30 * time.Second
+	crdTimeout = 3 * time.Minute
 	crdPeriod  = 20 * time.Millisecond
 )
 
