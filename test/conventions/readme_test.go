@@ -110,3 +110,26 @@ func helpOf(t *testing.T, binary string, words []string) string {
 	}
 	return string(out)
 }
+
+// TestReadmeNamesEveryCommand keeps commands from being known to nobody but their help.
+func TestReadmeNamesEveryCommand(t *testing.T) {
+	readme, _ := readmeCode(t)
+	for binary, typed := range map[string]string{"headstart-agent": "headstart-agent", "headstart-controller": "headstart-controller", "kubectl-headstart": "kubectl headstart"} {
+		path, err := testenv.BuildCommand(t.Context(), binary)
+		require.NoError(t, err)
+		out, err := exec.CommandContext(t.Context(), path, "--help").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		_, list, _ := strings.Cut(string(out), "Available Commands:\n")
+		list, _, _ = strings.Cut(list, "\n\n")
+		require.NotEmpty(t, list, "%s: %s", binary, out)
+		for line := range strings.Lines(list) {
+			name := strings.Fields(line)[0]
+			if name == "help" || name == "completion" {
+				continue // cobra's own
+			}
+			if !strings.Contains(readme, typed+" "+name) {
+				t.Errorf("the README does not know %s %s", typed, name)
+			}
+		}
+	}
+}
