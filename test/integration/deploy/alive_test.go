@@ -57,6 +57,7 @@ spec: {gateName: example.com/config, requires: [{references: {}}]}
 	}
 	bin, err := testenv.BuildCommand(t.Context(), "headstart-controller")
 	require.NoError(t, err)
+	// Another program of this machine may have the default ports.
 	controller := exec.CommandContext(t.Context(), bin, "--kubeconfig", own.Kubeconfig("admin", "system:masters"),
 		"--leader-elect-namespace", "somewhere", "--metrics-bind-address", "0", "--health-probe-bind-address", "0")
 	require.NoError(t, controller.Start())
