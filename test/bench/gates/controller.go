@@ -44,7 +44,7 @@ func runController(ctx context.Context, kubeconfig string, writers int) error {
 	if err != nil {
 		return fmt.Errorf("make manager: %w", err)
 	}
-	if err := controller.SetupWithManager(mgr, controller.Config{Writers: writers}); err != nil { //nolint:contextcheck // the manager has its own
+	if err := controller.SetupWithManager(mgr, controller.Config{Writers: writers}); err != nil {
 		return fmt.Errorf("set up gates: %w", err)
 	}
 	if err := mgr.Start(ctx); err != nil {

@@ -184,10 +184,12 @@ func imageRows() []parityRow {
 			return all
 		}),
 		layers("one layer twice", func(t *testing.T) []v1.Layer {
+			t.Helper()
 			one := layerOf(t, types.OCILayer, tarOf(t, entry{name: "d/x", body: t.Name()}))
 			return []v1.Layer{one, one}
 		}),
 		layers("zstd and none", func(t *testing.T) []v1.Layer {
+			t.Helper()
 			return []v1.Layer{layerOf(t, types.OCILayerZStd, tarOf(t, hello)), layerOf(t, types.OCIUncompressedLayer, tarOf(t, hello, hello))}
 		}),
 		packed("a layer of plain gzip", types.OCILayer, zipped),
@@ -216,6 +218,7 @@ func imageRows() []parityRow {
 		changed("no layers", func(m map[string]any) { m["layers"] = []any{} }),
 		changed("an artifact's type", func(m map[string]any) { m["artifactType"] = "application/vnd.example" }),
 		{name: "a manifest as text", differs: "a document says itself what it is", put: func(t *testing.T, s *shelf) {
+			t.Helper()
 			s.put(t, plain(t, "text"), "v1")
 			for key := range s.types {
 				s.types[key] = "text/plain; charset=utf-8"
