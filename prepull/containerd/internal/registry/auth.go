@@ -23,19 +23,34 @@ type authorizer struct {
 	renew func() docker.Authorizer // nil where there is no other
 
 	mu  sync.Mutex
-	now docker.Authorizer
+	now *oneByOne
+}
+
+// oneByOne is one of containerd's, asked by one at a time: it looks at when a token expires while another of its callers
+// writes that down. Who waits here would wait there, for the same token.
+type oneByOne struct {
+	docker.Authorizer
+	mu sync.Mutex
+}
+
+func newAuthorizer(now docker.Authorizer, renew func() docker.Authorizer) *authorizer {
+	a := &authorizer{renew: renew}
+	if now != nil {
+		a.now = &oneByOne{Authorizer: now}
+	}
+	return a
 }
 
 var _ docker.Authorizer = (*authorizer)(nil)
 
-func (a *authorizer) present() docker.Authorizer {
+func (a *authorizer) present() *oneByOne {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.now
 }
 
 // forget replaces an authorizer that failed, unless somebody has done so.
-func (a *authorizer) forget(failed docker.Authorizer) {
+func (a *authorizer) forget(failed *oneByOne) {
 	if a.renew == nil {
 		return
 	}
@@ -43,7 +58,7 @@ func (a *authorizer) forget(failed docker.Authorizer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.now == failed && fresh != nil {
-		a.now = fresh
+		a.now = &oneByOne{Authorizer: fresh}
 	}
 }
 
@@ -55,7 +70,7 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	}
 	probe := &http.Request{Method: req.Method, URL: req.URL, Header: http.Header{}}
 	asked := &hint{}
-	err := apart(ctx, asked, func(ctx context.Context) error { return inner.Authorize(ctx, probe) })
+	err := inner.apart(ctx, asked, func(ctx context.Context) error { return inner.Authorize(ctx, probe) })
 	if err == nil {
 		if value := probe.Header.Get("Authorization"); value != "" {
 			req.Header.Set("Authorization", value)
@@ -74,13 +89,15 @@ func (a *authorizer) AddResponses(ctx context.Context, responses []*http.Respons
 	if inner == nil {
 		return errors.New("no credentials")
 	}
-	return apart(ctx, &hint{}, func(ctx context.Context) error { return inner.AddResponses(ctx, responses) })
+	return inner.apart(ctx, &hint{}, func(ctx context.Context) error { return inner.AddResponses(ctx, responses) })
 }
 
 // apart runs a call that others may wait for as well: it goes on when ctx ends.
-func apart(ctx context.Context, asked *hint, call func(context.Context) error) error {
+func (o *oneByOne) apart(ctx context.Context, asked *hint, call func(context.Context) error) error {
 	done := make(chan error, 1)
 	go func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		callCtx, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), hintKey{}, asked), tokenTimeout+credentialsTimeout)
 		defer cancel()
 		done <- call(callCtx)

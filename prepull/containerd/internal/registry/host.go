@@ -49,7 +49,7 @@ type host struct {
 
 // newHost takes a host with the authorizer that renew makes when its own has failed.
 func newHost(h docker.RegistryHost, renew func() docker.Authorizer) *host {
-	h.Authorizer = &authorizer{now: h.Authorizer, renew: renew}
+	h.Authorizer = newAuthorizer(h.Authorizer, renew)
 	return &host{RegistryHost: h}
 }
 

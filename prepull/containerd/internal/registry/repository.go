@@ -228,7 +228,7 @@ func (r *Repository) logInAgain(ctx context.Context, h *host, refused docker.Aut
 	renew := r.renew(h.RegistryHost, chosen) //nolint:contextcheck // see renew
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.Authorizer = &authorizer{now: renew(), renew: renew}
+	h.Authorizer = newAuthorizer(renew(), renew)
 	return nil
 }
 
