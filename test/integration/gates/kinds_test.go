@@ -64,8 +64,8 @@ func TestAPodPreemptsPausePodsThroughItsGate(t *testing.T) {
 	}, OnDeadline: v1alpha1.OnDeadlineHold})
 	pod := makePod(ns, "web", "example.com/preempt").on(here).image(image).cpu("1").create(t, c)
 	bound(t, c, pod)
-	// One member: of pods that preempt at once on one node the scheduler forgets some for minutes.
-	bound(t, c, makePod(ns, "train", "example.com/preempt-gang").on(here).label("job-name", "train").cpu("1").create(t, c))
+	// What is the gate's to decide: of pods that preempt on one node one after another the scheduler forgets some for minutes.
+	awaitGates(t, c, makePod(ns, "train", "example.com/preempt-gang").on(here).label("job-name", "train").cpu("1").create(t, c))
 }
 
 func TestAPodThatNoNodeCanRunIsNotHidden(t *testing.T) {
