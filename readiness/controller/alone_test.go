@@ -147,10 +147,16 @@ func TestTheLastGoodFormOutlivesTheProcess(t *testing.T) {
 	require.Contains(t, string(text), `"spec":"rule"`)
 	var records []claimRecord
 	require.NoError(t, json.Unmarshal(text, &records))
-	for name, kept := range map[string]bool{"with its spec": true, "without": false} {
+	for name, tc := range map[string]struct{ kept, late bool }{
+		"with its spec": {kept: true}, "without": {}, "with its spec, read before the rules are": {kept: true, late: true},
+	} {
 		t.Run(name, func(t *testing.T) {
-			e := makeEngine(t)
-			e.SetInvalid("rule", 2, errors.New("not valid!"), m, "r")
+			e, kept := makeEngine(t), tc.kept
+			if tc.late {
+				e.unseen[records[0].Form] = "cannot list rules"
+			} else {
+				e.SetInvalid("rule", 2, errors.New("not valid!"), m, "r")
+			}
 			e.Lead(true)
 			e.ObserveNode(makeNode("held", "1", taintedNode))
 			e.ObserveNode(makeNode("new", "1"))
@@ -159,6 +165,11 @@ func TestTheLastGoodFormOutlivesTheProcess(t *testing.T) {
 				claims[0].Spec = nil
 			}
 			e.recall(claims)
+			if tc.late {
+				require.Equal(t, claims[0].Spec, e.claimRecords()[0].Spec, "the ledger keeps it meanwhile")
+				e.SetInvalid("rule", 2, errors.New("not valid!"), m, "r")
+				e.sawForm(claims[0].Form)
+			}
 			j, ok := e.next()
 			require.Equal(t, kept, ok, "a new node is held where it is known for what")
 			if ok {

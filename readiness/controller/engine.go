@@ -39,7 +39,7 @@ type Engine struct {
 	// unseen are the forms whose rules are not known yet, each with why; pending are claims of the ledger that such a rule
 	// may make still.
 	unseen  map[readiness.Form]string
-	pending []readiness.Claim
+	pending []pendingClaim
 	// recalled says that the ledger has been read, and settleAt when claims must be looked at again.
 	recalled bool
 	settleAt time.Time

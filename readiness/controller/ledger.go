@@ -157,6 +157,15 @@ func (l *ledger) save(ctx context.Context) error {
 	return nil
 }
 
+// pendingClaim is a claim of the ledger whose rule is of a form that is not known yet.
+type pendingClaim struct {
+	readiness.Claim
+	record claimRecord
+}
+
+// claimKey tells claims apart: a rule whose taint was edited has two.
+func claimKey(r *readiness.Rule) string { return string(r.UID) + " " + readiness.TaintID(&r.Taint) }
+
 // recall takes over the claims of an earlier controller: those that no rule of today makes are retired. A rule that is not
 // understood as it is now comes into force again as it was.
 func (e *Engine) recall(records []claimRecord) {
@@ -177,7 +186,7 @@ func (e *Engine) recallOne(c *claimRecord) {
 		return
 	}
 	if _, unseen := e.unseen[c.Form]; unseen {
-		e.pending = append(e.pending, readiness.Claim{Rule: old})
+		e.pending = append(e.pending, pendingClaim{readiness.Claim{Rule: old}, *c})
 		return
 	}
 	entry := e.byUID[c.UID]
@@ -220,19 +229,11 @@ func (e *Engine) sawForm(form readiness.Form) {
 		return
 	}
 	delete(e.unseen, form)
-	var rest []readiness.Claim
-	for _, c := range e.pending {
-		if c.Rule.Form != form {
-			rest = append(rest, c)
-			continue
-		}
-		if entry := e.byUID[c.Rule.UID]; entry != nil && !entry.stub {
-			e.retire(c.Rule, entry.rule)
-		} else if entry == nil {
-			e.retire(c.Rule, nil)
-		}
+	waiting := e.pending
+	e.pending = nil
+	for i := range waiting { // those of other forms wait on
+		e.recallOne(&waiting[i].record)
 	}
-	e.pending = rest
 	e.decideAll()
 	e.settleClaims()
 }
@@ -272,13 +273,14 @@ func (e *Engine) claimRecords() []claimRecord {
 		if !until.IsZero() {
 			c.Until = &metav1.Time{Time: until.UTC().Truncate(time.Second)}
 		}
-		found[string(c.UID)+" "+readiness.TaintID(&r.Taint)] = c
+		found[claimKey(r)] = c
 	}
 	for i := range e.retired {
 		add(e.retired[i].Rule, e.retired[i].Until)
 	}
 	for i := range e.pending {
-		add(e.pending[i].Rule, time.Time{})
+		// As it was, with the spec: its rule may be one that is not understood.
+		found[claimKey(e.pending[i].Rule)] = e.pending[i].record
 	}
 	for _, r := range e.rules {
 		if !r.DryRun {
@@ -296,6 +298,9 @@ func (e *Engine) claimRecords() []claimRecord {
 // addSpecs adds the specs of rules that are not understood now, then those of the others, while there is room.
 func (e *Engine) addSpecs(records []claimRecord) {
 	room := maxLedger - 512*len(records)
+	for i := range records {
+		room -= len(records[i].Spec)
+	}
 	for _, invalid := range []bool{true, false} {
 		for i := range records {
 			entry := e.byUID[records[i].UID]

@@ -55,7 +55,7 @@ func (e *Engine) unclaimedTaint(node *corev1.Node) string {
 // claimed says whether a rule that is gone, or one that is not known yet, claims the taint.
 func (e *Engine) claimed(t *corev1.Taint) bool {
 	same := func(c readiness.Claim) bool { return readiness.SameTaint(&c.Rule.Taint, t) }
-	return slices.ContainsFunc(e.retired, same) || slices.ContainsFunc(e.pending, same)
+	return slices.ContainsFunc(e.retired, same) || slices.ContainsFunc(e.pending, func(c pendingClaim) bool { return same(c.Claim) })
 }
 
 // unclaimedNodes counts the nodes that carry such a taint.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -232,7 +233,12 @@ func TestModel(t *testing.T) {
 		require.NoError(t, err)
 	}
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	if text := os.Getenv("HEADSTART_MODEL_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("seed %d (HEADSTART_MODEL_SEED repeats its events, not what is faster than what)", seed)
 	m := &model{e: newEnv(t), rng: rand.New(rand.NewPCG(seed, 0))}
 	m.begin()
 	for i := range 4 {
