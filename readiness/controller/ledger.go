@@ -35,7 +35,12 @@ const (
 	ledgerName    = "headstart-readiness"
 	ledgerKey     = "claims"
 	ledgerTimeout = 10 * time.Second
-	ledgerRetry   = 5 * time.Second
+	// The wait after a failure, doubled from first to last: what is not written down is lost with the process.
+	ledgerRetryFirst = 100 * time.Millisecond
+	ledgerRetryLast  = 5 * time.Second
+	// ledgerAgain is when what was written is looked at once more. A leader that has lost its lease may write last, what it
+	// knew before: it does so within one request's time.
+	ledgerAgain = ledgerTimeout + 2*time.Second
 )
 
 // claimRecord is a claim as the ConfigMap holds it.
@@ -76,27 +81,37 @@ func (c *claimRecord) rule() (*readiness.Rule, error) {
 
 // Run loads the claims of an earlier controller, and keeps the ConfigMap up to date until ctx ends.
 func (l *ledger) Run(ctx context.Context) error {
-	loaded := false
-	for {
+	loaded, wait := false, ledgerRetryFirst
+	for looking := false; ; {
 		var err error
+		wrote := false
 		if !loaded {
 			err = l.load(ctx)
 			loaded = err == nil
 		}
 		if loaded {
-			err = l.save(ctx)
+			wrote, err = l.save(ctx)
 		}
-		var retry <-chan time.Time
-		if err != nil {
+		var retry, again <-chan time.Time
+		switch {
+		case err != nil:
 			l.log.V(1).Info("ledger is not up to date, will try again", "error", err.Error())
-			retry = time.After(ledgerRetry)
+			retry = time.After(wait)
+			wait = min(2*wait, ledgerRetryLast)
+		case wrote || !looking:
+			wait = ledgerRetryFirst
+			again = time.After(ledgerAgain)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-retry:
+		case <-again:
+			looking = true
+			continue
 		case <-l.engine.claimEvent:
 		}
+		looking = false
 	}
 }
 
@@ -123,38 +138,39 @@ func (l *ledger) load(ctx context.Context) error {
 	return nil
 }
 
-func (l *ledger) save(ctx context.Context) error {
+// save writes the claims of today, and reports whether the ledger did not have them.
+func (l *ledger) save(ctx context.Context) (wrote bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
 	defer cancel()
 	text, err := json.Marshal(l.engine.claimRecords())
 	if err != nil {
-		return fmt.Errorf("encode ledger: %w", err)
+		return false, fmt.Errorf("encode ledger: %w", err)
 	}
 	cm, err := l.maps.Get(ctx, ledgerName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		if string(text) == "[]" {
-			return nil
+			return false, nil
 		}
 		cm = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: ledgerName}, Data: map[string]string{ledgerKey: string(text)}}
 		if _, err = l.maps.Create(ctx, cm, metav1.CreateOptions{}); err != nil {
-			return fmt.Errorf("make ledger: %w", err)
+			return false, fmt.Errorf("make ledger: %w", err)
 		}
-		return nil
+		return true, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read ledger: %w", err)
+		return false, fmt.Errorf("read ledger: %w", err)
 	}
 	if cm.Data[ledgerKey] == string(text) {
-		return nil
+		return false, nil
 	}
 	if cm.Data == nil {
 		cm.Data = map[string]string{}
 	}
 	cm.Data[ledgerKey] = string(text)
 	if _, err = l.maps.Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("write ledger: %w", err)
+		return false, fmt.Errorf("write ledger: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // pendingClaim is a claim of the ledger whose rule is of a form that is not known yet.

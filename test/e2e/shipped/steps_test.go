@@ -145,7 +145,7 @@ func (c *cluster) slowTakeover(t *testing.T) {
 func (c *cluster) idle(t *testing.T) {
 	quiet := func() bool {
 		c.api.reset()
-		pause(t, 5*time.Second)
+		pause(t, 15*time.Second) // the ledger of rules is looked at once more 12 s after the last change
 		return len(c.api.of("headstart-agent")) == 0 && len(c.api.of("headstart-controller")) == 0
 	}
 	eventually(t, quiet, "it does not come to rest: %s", c.api)
