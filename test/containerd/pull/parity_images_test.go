@@ -224,8 +224,12 @@ func imageRows() []parityRow {
 				s.types[key] = "text/plain; charset=utf-8"
 			}
 		}},
-		{name: "a manifest that is no JSON", put: func(t *testing.T, s *shelf) { s.document(t, []byte("<html>"), ocispec.MediaTypeImageManifest, "v1") }},
+		{name: "a manifest that is no JSON", put: func(t *testing.T, s *shelf) {
+			t.Helper()
+			s.document(t, []byte("<html>"), ocispec.MediaTypeImageManifest, "v1")
+		}},
 		{name: "a manifest of schema 1", put: func(t *testing.T, s *shelf) {
+			t.Helper()
 			s.document(t, []byte(`{"schemaVersion":1,"name":"a","tag":"v1","fsLayers":[],"history":[]}`), "application/vnd.docker.distribution.manifest.v1+prettyjws", "v1")
 		}},
 	}

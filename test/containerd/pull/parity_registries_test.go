@@ -207,6 +207,7 @@ func registryRows() []parityRow {
 		{name: "blobs are corrupt", behave: flips},
 		{name: "blobs lie in storage that takes no log-in", hosts: elsewhere(denies), engine: containerd.EngineDirect},
 		{name: "the same after a password", hosts: func(t *testing.T, s, second *shelf) string {
+			t.Helper()
 			text := elsewhere(denies)(t, s, second)
 			redirect := s.behave
 			s.behave = func(s *shelf, w http.ResponseWriter, r *http.Request, data []byte) bool {

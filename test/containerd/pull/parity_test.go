@@ -176,7 +176,10 @@ func runParity(t *testing.T, row parityRow, theirs, ours *testenv.Containerd, se
 	t.Helper()
 	s, second := newShelf(t), newShelf(t)
 	if row.put == nil {
-		row.put = func(t *testing.T, s *shelf) { s.put(t, plain(t, row.name), "v1") }
+		row.put = func(t *testing.T, s *shelf) {
+			t.Helper()
+			s.put(t, plain(t, row.name), "v1")
+		}
 	}
 	row.put(t, s)
 	second.objects, second.types = s.objects, s.types
