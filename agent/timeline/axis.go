@@ -1,6 +1,7 @@
 package timeline
 
 import (
+	"strings"
 	"time"
 )
 
@@ -54,9 +55,9 @@ func (s scale) ticks(most int) []tick {
 // clock is Go's duration without its zeros: 1m, not 1m0s.
 func clock(d time.Duration) string {
 	text := d.String()
-	for _, zero := range []struct{ from, to string }{{"m0s", "m"}, {"h0m", "h"}} {
-		if len(text) > len(zero.from) && text[len(text)-len(zero.from):] == zero.from {
-			text = text[:len(text)-len(zero.from)] + zero.to
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = strings.TrimSuffix(text, zero[1:])
 		}
 	}
 	return text

@@ -40,7 +40,8 @@ func linkerFlags(options Options) string {
 }
 
 // compile returns a binary that depends on the sources, the toolchains, the version and the revision alone. One that imports
-// no C is static; CGO is on all the same, for what two programs share would be compiled twice without. Names are resolved by Go's own resolver: the image has no plugins for the C library's.
+// no C is static; CGO is on all the same, for what two programs share would be compiled twice without. Names are resolved by
+// Go's own resolver: the image has no plugins for the C library's.
 func compile(ctx context.Context, spec Spec, options Options, arch string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "headstart-image-")
 	if err != nil {

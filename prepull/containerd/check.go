@@ -30,10 +30,10 @@ const verdictImages = 2
 // An image that it does not see is not left behind under its names.
 func (s *Store) accept(ctx context.Context, p *pull, e engine) error {
 	made, err := p.writeRecords(ctx)
-	made = append(made, p.named...)
 	if err != nil {
 		return err
 	}
+	made = append(made, p.named...)
 	mismatch, err := p.checkAgainstCRI(ctx)
 	if err != nil {
 		return err

@@ -54,8 +54,7 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 	)
 	err = floorCause(ctx, err)
 	if err != nil {
-		// It names an image before it has unpacked one of a kind that its unpacker does not know.
-		err = errors.Join(err, p.node.removeRecords(ctx, missing))
+		err = errors.Join(err, p.unname(ctx, missing))
 	} else {
 		p.named = missing
 	}
@@ -64,6 +63,18 @@ func (clientEngine) pull(ctx context.Context, p *pull) error {
 		return errors.Join(err, fetched.abort(ctx, p.node.client.ContentStore()), p.node.removeActive(ctx))
 	}
 	return err
+}
+
+// unname removes the names that a failed pull may have made: containerd names an image before it has unpacked one of a kind
+// that its unpacker does not know. Those of an image that is whole stay: whoever made it so meanwhile needs them.
+func (p *pull) unname(ctx context.Context, names []string) error {
+	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	there, err := p.isThere(asked)
+	if err != nil || there {
+		return err
+	}
+	return p.node.removeRecords(ctx, names)
 }
 
 // removeActive removes the snapshots that the lease of the context keeps and that are not committed: containerd's unpacker

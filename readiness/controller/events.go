@@ -35,8 +35,8 @@ const (
 )
 
 // Events have a budget of their own: a wave of a thousand nodes must not spend the API server's time on telling of itself
-// (at most 0.02 requests a node, events and statuses together). Warnings come, all of them, if late: each tells of a node that
-// was let go although it is not ready, and the more there are at once the more they matter.
+// (at most 0.02 requests a node, events and statuses together). Warnings come if late, as long as no more wait than their queue
+// holds: each tells of a node that was let go although it is not ready, and the more there are at once the more they matter.
 const (
 	eventsPerSecond   = 0.2
 	eventBurst        = 5

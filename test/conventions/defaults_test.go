@@ -18,7 +18,7 @@ var (
 )
 
 // TestDefaultsAreSwitchedOffForAReason holds tests and benches to what users run: a flag that differs from the default has a
-// comment above it that says why. A fault of the election hid for months behind benches that ran without it.
+// comment above it that says why. A fault of the election hid behind benches that ran without it.
 func TestDefaultsAreSwitchedOffForAReason(t *testing.T) {
 	for _, top := range []string{"test", "internal"} {
 		err := filepath.WalkDir(filepath.Join(root(t), top), func(path string, entry os.DirEntry, err error) error {

@@ -189,7 +189,7 @@ func buildCheck(t *testing.T) string {
 	require.NoError(t, os.WriteFile(source, []byte("package main\n\nimport \"os\"\n\nfunc main() {\n\tif os.Getuid() != 65534 {\n\t\tos.Exit(1)\n\t}\n}\n"), 0o600))
 	bin := filepath.Join(t.TempDir(), "bin", "check")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, source)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	// The folders of a test are its user's alone, and nobody is somebody else.

@@ -120,6 +120,9 @@ func TestTheControllersTokenIsFenced(t *testing.T) {
 		"cordon":                  {patches(t, node, `{"spec":{"unschedulable":true}}`), "nothing of the spec"},
 		"node finalizer":          {patches(t, node, `{"metadata":{"finalizers":["example.com/x"]}}`), "finalizers of nodes"},
 
+		"eight gates lifted at once": {patches(t, gatedPod("gated-8", 0), `{"spec":{"schedulingGates":null}}`), ""},
+		"nine gates lifted at once":  {patches(t, gatedPod("gated-9", 0), `{"spec":{"schedulingGates":null}}`), "at most 8 scheduling gates"},
+
 		"pause pods":                       {creates(t, deployment("web", ownerOfPool, pause("", ""))), ""},
 		"pause pods with requests":         {creates(t, deployment("web", ownerOfPool, pause("priorityClassName: x, tolerations: [{operator: Exists}], nodeSelector: {a: b},", "resources: {requests: {cpu: 1}},"))), ""},
 		"deployment of nobody":             {creates(t, deployment("web", "", pause("", ""))), "belongs to a WarmPool"},
@@ -165,6 +168,16 @@ func TestTheControllersTokenIsFenced(t *testing.T) {
 	}
 }
 
+// gatedPod waits for so many gates.
+func gatedPod(name string, gates int) string {
+	var list []string
+	for i := range gates {
+		list = append(list, fmt.Sprintf("{name: example.com/gate-%d}", i))
+	}
+	return fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {namespace: default, name: %s}, spec: {containers: [{name: a, image: b}], schedulingGates: [%s]}}`,
+		name, strings.Join(list, ", "))
+}
+
 // makeFenced makes what others have in the cluster.
 func makeFenced(t *testing.T, c client.Client) {
 	t.Helper()
@@ -174,6 +187,7 @@ func makeFenced(t *testing.T, c client.Client) {
 		deployment("theirs", "", pause("", "")),
 		`{apiVersion: v1, kind: Pod, metadata: {namespace: kube-system, name: theirs}, spec: {containers: [{name: a, image: b}]}}`,
 		`{apiVersion: v1, kind: ConfigMap, metadata: {namespace: kube-system, name: aws-auth}}`,
+		gatedPod("gated-8", 8), gatedPod("gated-9", 9),
 	} {
 		obj := object(t, text)
 		require.NoError(t, c.Create(t.Context(), obj))
@@ -241,17 +255,21 @@ func TestRulesNameWhatTheControllerMayWrite(t *testing.T) {
 	applyShipped(t, "deploy/admission/rules.yaml")
 	c, err := client.New(cp.Config(), client.Options{})
 	require.NoError(t, err)
-	rule := func(taint, label string) error {
+	rule := func(taint string, labels ...string) error {
+		var optional []string
+		for _, label := range labels {
+			optional = append(optional, "{namespace: default, name: x, selector: {matchLabels: {a: b}}, readyLabel: "+label+"}")
+		}
 		return c.Create(t.Context(), object(t, fmt.Sprintf(`{apiVersion: headstart.dev/v1alpha1, kind: NodeReadinessRule, metadata: {name: named},
  spec: {nodeSelector: {matchLabels: {a: b}}, conditions: [{type: Ready, requiredStatus: "True"}], taint: {key: %s},
- optionalDaemonSets: [{namespace: default, name: x, selector: {matchLabels: {a: b}}, readyLabel: %s}]}}`, taint, label)), client.DryRunAll)
+ optionalDaemonSets: [%s]}}`, taint, strings.Join(optional, ", "))), client.DryRunAll)
 	}
 	require.Eventually(t, func() bool { return rule("example.com/taint", "headstart.dev/x-ready") != nil }, time.Minute, 50*time.Millisecond)
 	require.ErrorContains(t, rule("example.com/taint", "headstart.dev/x-ready"), "controller.nodeTaints")
 	require.ErrorContains(t, rule("readiness.k8s.io/x", "example.com/label"), "controller.nodeLabels")
 	require.NoError(t, rule("readiness.k8s.io/x", "headstart.dev/x-ready"))
 
-	for _, obj := range template(t, "controller.nodeTaints={example.com/taint}", "controller.nodeLabels={example.com/label}") {
+	for _, obj := range template(t, "controller.nodeTaints={example.com/taint}", "controller.nodeLabels={example.com/label,example.com/second,example.com/third}") {
 		if obj.GetName() != "headstart-controller-nodes" {
 			continue
 		}
@@ -264,4 +282,5 @@ func TestRulesNameWhatTheControllerMayWrite(t *testing.T) {
 		t.Cleanup(func() { _ = c.Delete(context.WithoutCancel(t.Context()), obj) })
 	}
 	require.Eventually(t, func() bool { return rule("example.com/taint", "example.com/label") == nil }, time.Minute, 50*time.Millisecond)
+	require.NoError(t, rule("example.com/taint", "example.com/label", "example.com/second", "example.com/third"))
 }

@@ -102,6 +102,19 @@ func (e *env) eventuallyClaimed(rule string) {
 	}, settleTime, pollTime)
 }
 
+// A leader that has lost its lease may write the ledger last, what it knew before.
+func TestTheLedgerIsLookedAtOnceMore(t *testing.T) {
+	e := newEnv(t)
+	rule := e.rule()
+	e.startController()
+	e.eventuallyClaimed(rule.Name)
+	cm := &corev1.ConfigMap{}
+	require.NoError(t, e.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "headstart-readiness"}, cm))
+	cm.Data["claims"] = "[]"
+	require.NoError(t, e.Update(t.Context(), cm))
+	e.eventuallyClaimed(rule.Name)
+}
+
 func TestRuleRecreatedByGitOpsDoesNotGateTheFleetAgain(t *testing.T) {
 	e := newEnv(t)
 	rule := e.rule()

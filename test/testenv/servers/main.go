@@ -1,4 +1,4 @@
-// Command servers builds the servers of the testbed ahead of time: those of the demo, those that are named, or with -all
+// Command servers builds the servers of the testbed ahead of time: all of test/tools, those that are named, or with -all
 // everything that any test runs. Tests build what they need by themselves; this is for a machine that shall have it done
 // before.
 package main

@@ -1,8 +1,8 @@
 // Package binaries builds the servers of the testbed from their Go modules and keeps them.
 //
-// A binary is built once for each combination of test/tools/go.mod, go.sum, build flags and Go version, into the user's
-// cache folder; later calls only look. A file lock keeps concurrent test binaries from building the same thing twice, and
-// a finished binary appears by rename, so that a killed build leaves nothing that looks whole. Start from Ensure.
+// A binary is built once for each combination of test/tools' go.mod, go.sum and main.go files, build flags and Go version, into
+// the user's cache folder; later calls only look. A file lock keeps concurrent test binaries from building the same thing
+// twice, and a finished binary appears by rename, so that a killed build leaves nothing that looks whole. Start from Ensure.
 package binaries
 
 import (
@@ -56,8 +56,8 @@ func (m Module) buildFlags() []string {
 }
 
 // Ensure returns the folder that holds the named servers of the main module, building those that are missing and that
-// nobody has installed. It blocks
-// while another process builds. Progress goes to progress, one line at a time, and only when something is built.
+// nobody has installed. It blocks while another process builds. Progress goes to progress, one line at a time, and only when
+// something is built or found.
 func Ensure(ctx context.Context, progress io.Writer, names ...string) (string, error) {
 	return mainModule.ensure(ctx, progress, names...)
 }
@@ -118,8 +118,12 @@ func (m Module) cacheDir(module string) (string, error) {
 		return "", fmt.Errorf("find the user's cache folder: %w", err)
 	}
 	sum := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum"} {
-		content, err := os.ReadFile(filepath.Join(module, name))
+	mains, err := filepath.Glob(filepath.Join(module, "*", "main.go")) // what is built of sources of our own
+	if err != nil {
+		return "", fmt.Errorf("find the servers' sources: %w", err)
+	}
+	for _, name := range append([]string{filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum")}, mains...) {
+		content, err := os.ReadFile(name)
 		if err != nil {
 			return "", fmt.Errorf("read the servers' module: %w", err)
 		}

@@ -17,7 +17,7 @@ type Module struct {
 	// cgo says that C code is compiled, with the compiler of test/tools/debian-packages.
 	cgo bool
 	// shares has the servers built as this project's own programs are (see the Makefile): what both import at one version is
-	// compiled once, which is a quarter of a first build. The tags keep the C library out, and the headers of Btrfs.
+	// compiled once, which is nearly a quarter of a first build's packages. The tags keep the C library out, and the headers of Btrfs.
 	shares bool
 }
 
