@@ -38,8 +38,10 @@ type room struct {
 type roomError struct {
 	path             string
 	need, free, keep int64
-	total            int64
-	inodes           string // what is the matter with them; "" is nothing
+	// own is what of need is for the layer itself; the rest others have been granted, and will be done with it.
+	own    int64
+	total  int64
+	inodes string // what is the matter with them; "" is nothing
 }
 
 func (e *roomError) Error() string {
@@ -53,7 +55,7 @@ func (e *roomError) Error() string {
 func (e *roomError) Unwrap() error { return ErrNoRoom }
 
 // never reports whether no clearing of the disk can make the room, nor any growth of it that is to be expected.
-func (e *roomError) never() bool { return e.inodes == "" && e.need > beyondDisk*e.total }
+func (e *roomError) never() bool { return e.inodes == "" && e.own > beyondDisk*e.total }
 
 // beyondDisk is how many times its disk a layer must be for nobody to wait for it.
 const beyondDisk = 2
@@ -111,7 +113,7 @@ func (c *claim) ask(now, later int64) (int64, error) {
 	defer l.mu.Unlock()
 	l.granted -= c.holds
 	c.holds = 0
-	free, err := c.node.free(now + later + l.granted)
+	free, err := c.node.free(now+later, l.granted)
 	if err != nil {
 		return 0, err
 	}
@@ -148,8 +150,10 @@ func (n *node) hasRoom(bytes int64) bool {
 	return err == nil
 }
 
-// free returns what may be written on the snapshotter's disk, when it is at least need.
-func (n *node) free(need int64) (int64, error) {
+// free returns what may be written on the snapshotter's disk, when it is at least what somebody needs beside what others were
+// granted.
+func (n *node) free(own, others int64) (int64, error) {
+	need := own + others
 	if n.found.SnapshotterRoot == "" {
 		return mostGranted * shareGranted, nil // the snapshotter does not say where its files are
 	}
@@ -157,7 +161,7 @@ func (n *node) free(need int64) (int64, error) {
 	if err := unix.Statfs(n.found.SnapshotterRoot, &stat); err != nil {
 		return 0, fmt.Errorf("ask for the room at %s: %w", n.found.SnapshotterRoot, err)
 	}
-	e := &roomError{path: n.found.SnapshotterRoot, need: need, total: int64(stat.Blocks) * stat.Bsize, free: int64(stat.Bavail) * stat.Bsize}
+	e := &roomError{path: n.found.SnapshotterRoot, need: need, own: own, total: int64(stat.Blocks) * stat.Bsize, free: int64(stat.Bavail) * stat.Bsize}
 	e.keep = max(n.keepFree.bytes, e.total/100*int64(n.keepFree.percent))
 	if e.free-need < e.keep {
 		return 0, e
@@ -226,7 +230,7 @@ func (n *node) aboveFloor(ctx context.Context) (context.Context, func()) {
 				return
 			case <-ticker.C:
 			}
-			if _, err := n.free(0); errors.Is(err, ErrNoRoom) {
+			if _, err := n.free(0, 0); errors.Is(err, ErrNoRoom) {
 				cancel(err)
 				return
 			}
