@@ -12,8 +12,8 @@ export GOFLAGS := -trimpath -tags=netgo,osusergo
 # Without the second, NVIDIA's header greets whoever builds with a hundred warnings.
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
-# run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count.
-run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- $(2) $(3)
+# run-tests NAME FLAGS PACKAGES: the results as lines, and as JSON for the closing count. Vetting is the linter's (make verify).
+run-tests = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary skipped --jsonfile $(RESULTS)/$(1).json -- -vet=off $(2) $(3)
 
 .PHONY: help build generate lint fmt verify vuln deps tools test test-unit test-integration test-containerd test-e2e count demo fuzz images clean programs prepare bench-probes bench-pull bench-faults bench-inflate bench-readiness bench-gates bench-learn
 
@@ -48,19 +48,20 @@ verify: generate lint ## generated code fresh, modules tidy, lint clean
 vuln: ## known vulnerabilities (needs the Go vulnerability database, so not part of verify)
 	$(TOOL) govulncheck ./...
 
-SUITES := unit integration containerd e2e
+# Two suites at a time, the long ones first: tests wait as much as they work.
+SUITES := integration unit e2e containerd
 
 test: prepare ## every test: unit, real API server, real containerd, real kubelet; each suite runs, whatever the others say
 	@rm -f $(RESULTS)/*.json; failed=; \
-	for suite in $(SUITES); do began=$$SECONDS; $(MAKE) --no-print-directory test-$$suite || failed="$$failed $$suite"; \
-		echo "test: $$suite: $$((SECONDS - began)) s"; done; \
-	$(MAKE) --no-print-directory count || failed="$$failed count"; \
-	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+	printf '%s\n' $(SUITES) | xargs -P 2 -I '{}' bash -c 'began=$$SECONDS; $(MAKE) --no-print-directory test-{} || failed=1; \
+		echo "test: {}: $$((SECONDS - began)) s"; exit $${failed:-0}' || failed=suites; \
+	$(MAKE) --no-print-directory count || failed=count; \
+	[ -z "$$failed" ] || { echo "failed, see above" >&2; exit 1; }
 
 # Nothing is compiled inside a test's time limit: this has none.
-prepare: deps programs ## build ahead of time whatever tests run: servers, our own programs, images for two architectures
+prepare: deps programs ## build ahead of time whatever tests run: servers, our own programs, what images are made of
 	@out/programs/servers -all >/dev/null
-	@for arch in amd64 arm64; do test/tools/compile-image $$arch; done
+	@test/tools/compile-image "$$(go env GOHOSTARCH)"
 
 programs: ## build this project's programs as released, and those of the testbed, into out/programs
 	@(go list -C test/tools -deps tool ./registry >/dev/null 2>&1 &) # what the servers are built of comes down meanwhile
@@ -92,6 +93,12 @@ test-e2e: deps ## a real node: kubelet, containerd, scheduler (root)
 cold: deps ## both of the README's commands in a fresh clone with every cache empty, and where the time went (an hour)
 	test/cold
 
+.PHONY: test-long
+test-long: prepare ## what is too long for make test: the images of every architecture, the models for MODEL_TIME each
+	@for arch in amd64 arm64; do test/tools/compile-image $$arch; done
+	HEADSTART_LONG=1 go test -count=1 -timeout 60m ./deploy/image ./test/e2e/shipped
+	$(MAKE) test-model test-model-gates
+
 .PHONY: test-model
 MODEL_TIME ?= 10m
 test-model: deps ## random sequences of events against the model of readiness rules, MODEL_TIME long (10m, for the night)
@@ -119,7 +126,8 @@ count: # the closing line of everything that ran since the last clean
 	@cat $(RESULTS)/*.json | test/count
 
 images: deps ## OCI layouts of the agent's and the controller's image, amd64 and arm64, into out/images (REGISTRY=host/path pushes them)
-	go run ./deploy/image/publish $(if $(REGISTRY),-registry $(REGISTRY),-layout out/images)
+	@for arch in amd64 arm64; do test/tools/compile-image $$arch; done # with progress, where nothing is cached
+	@go run ./deploy/image/publish $(if $(REGISTRY),-registry $(REGISTRY),-layout out/images)
 
 clean: ## remove what was built here (the cached servers stay: see the README)
 	rm -rf bin out

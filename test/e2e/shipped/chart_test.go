@@ -184,7 +184,7 @@ func TestChartFromInstallToUninstall(t *testing.T) {
 	c := start(t)
 	probes, conditions := standIns(t, c.kubelet.RootDir())
 	c.conditions = conditions
-	set := append(c.images(t, root), c.values(t, probes...)...)
+	set := append(c.release(t), c.values(t, probes...)...)
 	c.run(t, "web")
 	c.install(t, filepath.Join(root, chartPath), set)
 	c.waitRunning(t, "web")

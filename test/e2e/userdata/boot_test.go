@@ -77,8 +77,8 @@ config:
   probes: [{name: unit, type: file, path: /etc/hostname}]
 `, agent, app))
 	root := al2023(t, userData, reg.Host(), slow)
-	disk := t.TempDir()
-	m := boot(t, root, disk+":/mnt/k8s-disks/0", "/dev/kmsg")
+	array := dataDisk(t)
+	m := boot(t, root, array+":/mnt/k8s-disks/0", "/dev/kmsg")
 
 	m.waitActive(t, "kubelet.service")
 	require.Equal(t, "success", m.show(t, "cloud-final.service", "Result"))
@@ -93,7 +93,7 @@ config:
 		return strings.Contains(m.run(t, "ctr", "--namespace=k8s.io", "images", "ls", "-q"), app)
 	}
 	require.Eventually(t, has, bootTimeout, look, "the image is pulled")
-	require.DirExists(t, filepath.Join(disk, "containerd/io.containerd.content.v1.content"), "onto the array")
+	require.DirExists(t, filepath.Join(array, "containerd/io.containerd.content.v1.content"), "onto the array")
 
 	t.Run("a restart of containerd takes the agent along", func(t *testing.T) {
 		before := m.show(t, agentUnit, "InvocationID")
@@ -128,7 +128,7 @@ config:
 func TestAL2023BootWithoutAgent(t *testing.T) {
 	testenv.RequireRoot(t)
 	reg := testenv.StartRegistry(t, testenv.RegistryConfig{})
-	m := boot(t, al2023(t, "", reg.Host()), t.TempDir()+":/mnt/k8s-disks/0", "/dev/kmsg")
+	m := boot(t, al2023(t, "", reg.Host()), dataDisk(t)+":/mnt/k8s-disks/0", "/dev/kmsg")
 	m.waitActive(t, "kubelet.service")
 	t.Logf("nodeadm-run to kubelet active, without userData: %s", m.since(t, "nodeadm-run.service", "kubelet.service"))
 }
@@ -141,7 +141,7 @@ func TestAL2023BootSurvives(t *testing.T) {
 	root := al2023(t, userData, reg.Host())
 	// The folder that the script writes to is a file.
 	write(t, root, "/etc/headstart", "in the way", 0o644)
-	m := boot(t, root, t.TempDir()+":/mnt/k8s-disks/0", "/dev/kmsg")
+	m := boot(t, root, dataDisk(t)+":/mnt/k8s-disks/0", "/dev/kmsg")
 	m.waitActive(t, "kubelet.service")
 	require.Equal(t, "success", m.show(t, "cloud-final.service", "Result"))
 	require.Contains(t, m.run(t, "journalctl", "--no-pager", "--unit=cloud-final.service"), "the node boots without it")

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"headstart.dev/test/testenv"
+	"headstart.dev/test/testenv/disk"
 )
 
 const (
@@ -76,6 +77,15 @@ func overlay(t *testing.T, lower string) string {
 		}
 	})
 	return paths["root"]
+}
+
+// dataDisk is the node's fast local disk, empty: the agent leaves a share of it free, and this machine's own may have less.
+func dataDisk(t *testing.T) string {
+	t.Helper()
+	file, dir := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	require.NoError(t, disk.Mount(t.Context(), disk.Default(), file, dir))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
+	return dir
 }
 
 // write puts a file into the root.

@@ -110,7 +110,7 @@ config:
   images: [{image: %q, required: true}]
   metrics: {bindAddress: "0"}
   probes: %s`, agent, app, serveIn(t, root)))
-	m := boot(t, al2023In(t, root, userData, reg.Host()), t.TempDir()+":/mnt/k8s-disks/0", "/dev/kmsg")
+	m := boot(t, al2023In(t, root, userData, reg.Host()), dataDisk(t)+":/mnt/k8s-disks/0", "/dev/kmsg")
 	m.run(t, "touch", "/tmp/ready", "/root/ready")
 	m.waitActive(t, agentUnit)
 

@@ -113,11 +113,15 @@ func startController(t testing.TB, cfg *rest.Config) (stop func()) {
 	return stop
 }
 
-// namespace makes one that is the test's own.
+// namespace makes one that is the test's own. Its pods go with the test: one that waits for a node would take the room on
+// another test's.
 func namespace(t testing.TB, c client.Client) string {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "gates-"}}
 	require.NoError(t, c.Create(t.Context(), ns))
+	t.Cleanup(func() {
+		require.NoError(t, c.DeleteAllOf(afterwards(t), &corev1.Pod{}, client.InNamespace(ns.Name), client.GracePeriodSeconds(0)))
+	})
 	return ns.Name
 }
 

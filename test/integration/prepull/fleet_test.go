@@ -59,8 +59,8 @@ func (f *fleet) run(ctx context.Context, wg *sync.WaitGroup, i int, name string,
 	require.NoError(f.t, err)
 	var pulls sync.WaitGroup
 	w := policy.New(nil, func(images []prepull.Image) {
-		if len(images) == 0 {
-			return
+		if len(images) == 0 || images[0].AtDigest == "" {
+			return // before the controller has looked the tag up a node asks the registry itself, which is not what is counted here
 		}
 		if images[0].AtDigest == f.newest.Load() {
 			f.heard[i].CompareAndSwap(0, time.Now().UnixNano())

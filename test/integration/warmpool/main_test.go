@@ -140,10 +140,17 @@ func startController(t testing.TB, cfg *rest.Config, now func() time.Time) runni
 	return running{stop: stop, registry: registry}
 }
 
-// namespace makes one that is the test's own, and deletes it at the end.
+// namespace makes one that is the test's own. It is deleted with the test: a pool that lives on asks for what another test
+// counts.
 func namespace(t testing.TB, c client.Client) string {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "warmpool-"}}
 	require.NoError(t, c.Create(t.Context(), ns))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		require.NoError(t, c.DeleteAllOf(ctx, &v1alpha1.WarmPool{}, client.InNamespace(ns.Name)))
+		require.NoError(t, c.Delete(ctx, ns))
+	})
 	return ns.Name
 }

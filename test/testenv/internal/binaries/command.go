@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -18,6 +19,25 @@ var programFlags = []string{"-trimpath", "-buildvcs=false", "-tags=netgo,osuserg
 // from the sources as they are. It is compiled again only when they have changed, in out/programs; "make programs" does it
 // ahead of time.
 func Command(ctx context.Context, progress io.Writer, name string) (string, error) {
+	commands.Lock()
+	defer commands.Unlock()
+	if path, ok := commands.built[name]; ok {
+		return path, nil
+	}
+	path, err := command(ctx, progress, name)
+	if err == nil {
+		commands.built[name] = path
+	}
+	return path, err
+}
+
+// commands are those that this process has asked the go command for: it takes seconds to find that nothing has changed.
+var commands = struct {
+	sync.Mutex
+	built map[string]string
+}{built: map[string]string{}}
+
+func command(ctx context.Context, progress io.Writer, name string) (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
