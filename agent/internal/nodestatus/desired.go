@@ -34,8 +34,11 @@ type difference struct {
 	conditions  []Condition
 	gone        []string
 	annotations map[string]string
-	// urgent is false when only lazy annotations differ.
+	// urgent is false when only words and lazy annotations differ.
 	urgent bool
+	// words says that some condition's message differs and nothing else of it: a failure that is tried again may name another
+	// port or another time each time.
+	words bool
 }
 
 func (d difference) empty() bool { return len(d.conditions)+len(d.gone)+len(d.annotations) == 0 }
@@ -44,10 +47,16 @@ func (d difference) empty() bool { return len(d.conditions)+len(d.gone)+len(d.an
 func diff(want Desired, node *corev1.Node) difference {
 	out := difference{annotations: map[string]string{}}
 	for _, condition := range want.Conditions {
-		if have := find(node, condition.Type); have == nil || have.Status != condition.Status ||
-			have.Reason != condition.Reason || have.Message != condition.Message {
-			out.conditions = append(out.conditions, condition)
+		have := find(node, condition.Type)
+		switch {
+		case have == nil || have.Status != condition.Status || have.Reason != condition.Reason:
+			out.urgent = true
+		case have.Message != condition.Message:
+			out.words = true
+		default:
+			continue
 		}
+		out.conditions = append(out.conditions, condition)
 	}
 	for _, conditionType := range want.Gone {
 		if find(node, conditionType) != nil {
@@ -59,7 +68,7 @@ func diff(want Desired, node *corev1.Node) difference {
 			out.annotations[key] = value
 		}
 	}
-	out.urgent = !out.empty()
+	out.urgent = out.urgent || len(out.gone)+len(out.annotations) > 0
 	for key, value := range want.Lazy {
 		if have, ok := node.Annotations[key]; !ok || have != value {
 			out.annotations[key] = value

@@ -17,6 +17,9 @@ const (
 	burst = 10 * time.Millisecond
 	// lazyDelay is how long lazy annotations wait for a patch to ride along with.
 	lazyDelay = 5 * time.Second
+	// wordsMost is the longest that other words for what the Node says already wait. The first go at once, and each time that
+	// nothing but words had to be written the next wait twice as long: a fleet that lacks one image may not write for ever.
+	wordsMost = 10 * time.Minute
 	// requestTimeout bounds one request.
 	requestTimeout = 10 * time.Second
 )
@@ -79,6 +82,7 @@ type session struct {
 	known   *corev1.Node
 	retry   backoff
 	last    time.Time
+	wordy   time.Duration // how long words wait by now
 	failing bool
 
 	timer *time.Timer
@@ -145,8 +149,11 @@ func (s *session) publish(ctx context.Context) error {
 		s.source.Published(want, now)
 		return nil
 	}
-	if since := now.Sub(s.last); !lacks.urgent && since < lazyDelay {
-		s.arm(lazyDelay - since)
+	if since, wait := now.Sub(s.last), s.wait(lacks); since < wait {
+		if len(lacks.annotations) == 0 {
+			s.source.Published(want, now) // in other words
+		}
+		s.arm(wait - since)
 		return nil
 	}
 	patch, err := lacks.patch(s.known, metav1.NewTime(now))
@@ -164,9 +171,27 @@ func (s *session) publish(ctx context.Context) error {
 		s.log.Info("published again")
 	}
 	s.retry.reset()
+	switch {
+	case lacks.urgent:
+		s.wordy = 0
+	case lacks.words:
+		s.wordy = min(max(2*s.wordy, lazyDelay), wordsMost)
+	}
 	s.failing, s.last, s.known = false, now, updated
 	s.source.Published(want, now)
 	return nil
+}
+
+// wait is how long after the last patch what the Node lacks is written.
+func (s *session) wait(lacks difference) time.Duration {
+	switch {
+	case lacks.urgent:
+		return 0
+	case len(lacks.annotations) == 0:
+		return s.wordy
+	default:
+		return lazyDelay
+	}
 }
 
 // refused keeps what is to be published for the next attempt. A Node that is gone, or is another one by now, is no

@@ -319,6 +319,41 @@ func TestUnauthorizedEndsTheConnection(t *testing.T) {
 	})
 }
 
+// A failure that is tried again says something else each time, a port or a time; the API server is not to hear it each time.
+func TestWordsAreWrittenMoreAndMoreSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, src := &server{node: newNode("1"), version: 1}, &source{}
+		src.set(corev1.ConditionFalse)
+		p := publish(t, s, src)
+		pass(time.Second)
+		say := func(text string) {
+			src.mu.Lock()
+			src.want.Conditions[0].Message = text
+			src.mu.Unlock()
+			p.Notify()
+			pass(time.Second)
+		}
+		say("the first")
+		node, before := s.state()
+		require.Equal(t, "the first", find(node, "headstart.dev/CNIReady").Message, "at once")
+		const hour = 3600
+		for i := range hour {
+			say(fmt.Sprintf("dial from port %d", i))
+		}
+		node, patches := s.state()
+		require.LessOrEqual(t, patches-before, 13)
+		require.Contains(t, find(node, "headstart.dev/CNIReady").Message, "dial from port")
+		src.set(corev1.ConditionTrue)
+		p.Notify()
+		pass(20 * time.Millisecond)
+		node, _ = s.state()
+		require.Equal(t, corev1.ConditionTrue, statusOf(node), "what counts is not kept waiting")
+		say("other words")
+		node, _ = s.state()
+		require.Equal(t, "other words", find(node, "headstart.dev/CNIReady").Message, "and all is as at first")
+	})
+}
+
 func TestTransitionTimeIsKeptWhileTheStatusIs(t *testing.T) {
 	node := newNode("1")
 	then, now := metav1.NewTime(time.Unix(1000, 0)), metav1.NewTime(time.Unix(2000, 0))
