@@ -71,7 +71,7 @@ func al2023Script(v Values) (string, error) {
 	}
 	data := map[string]string{
 		"EOF": heredoc, "UnitName": systemd.UnitName, "Unit": systemd.Unit, "Config": config,
-		"Fetch": "", "Env": "", "Link": "",
+		"Fetch": "", "Env": "", "Link": "", "Proxy": proxyEnv(v.Proxy),
 	}
 	switch {
 	case v.Agent.Path != "" && v.Agent.Path != AgentPath:
@@ -79,7 +79,7 @@ func al2023Script(v Values) (string, error) {
 	case v.Agent.Path == "":
 		data["Fetch"], data["Env"] = fetchScript, installEnv(v.Agent)
 	}
-	for _, key := range []string{"Unit", "Config", "Fetch", "Env"} {
+	for _, key := range []string{"Unit", "Config", "Fetch", "Env", "Proxy"} {
 		for line := range strings.Lines(data[key]) {
 			if strings.TrimSuffix(line, "\n") == heredoc || strings.HasPrefix(line, "--"+boundary) || strings.HasPrefix(line, "--"+karpenterBoundary) {
 				return "", fmt.Errorf("render userData: the line %q ends a part of it; write it differently", line)
@@ -106,6 +106,17 @@ func installEnv(s Source) string {
 	fmt.Fprintf(&out, "HEADSTART_URL=%s\n", s.URL)
 	for _, arch := range slices.Sorted(maps.Keys(s.SHA256)) {
 		fmt.Fprintf(&out, "HEADSTART_SHA256_%s=%s\n", arch, s.SHA256[arch])
+	}
+	return out.String()
+}
+
+// proxyEnv is the file that systemd reads for the agent and its installer, "" without a proxy.
+func proxyEnv(p Proxy) string {
+	var out strings.Builder
+	for _, v := range []struct{ name, value string }{{"HTTP_PROXY", p.HTTPProxy}, {"HTTPS_PROXY", p.HTTPSProxy}, {"NO_PROXY", p.NoProxy}} {
+		if v.value != "" {
+			fmt.Fprintf(&out, "%s=%s\n", v.name, v.value)
+		}
 	}
 	return out.String()
 }

@@ -99,6 +99,14 @@ func TestAL2023Parts(t *testing.T) {
 		require.Contains(t, got[0].body, systemd.Unit, "the unit is the one of deploy/systemd, whole")
 		require.NotContains(t, got[0].body, "bootstrap.sh", "it exits 1 on AL2023")
 	})
+	t.Run("a proxy is the unit's, and the installer's", func(t *testing.T) {
+		v, err := userdata.Parse([]byte("agent: {path: /a}\nproxy: {httpsProxy: 'http://p:3128', noProxy: 10.0.0.0/8}"))
+		require.NoError(t, err)
+		text, err := userdata.Render(userdata.AL2023, v)
+		require.NoError(t, err)
+		require.Contains(t, text, "put /etc/headstart/proxy.env 0600 <<'HEADSTART_EOF' || return 1\nHTTPS_PROXY=http://p:3128\nNO_PROXY=10.0.0.0/8\nHEADSTART_EOF\n")
+		require.Contains(t, text, "EnvironmentFile=/etc/headstart/proxy.env\n")
+	})
 	t.Run("a node group registers the startup taint and the labels", func(t *testing.T) {
 		got := parts(t, render(t, userdata.AL2023, "nodegroup.yaml"))
 		require.Len(t, got, 2)

@@ -24,6 +24,9 @@ var (
 	// clusterForm is what EKS calls a cluster, and what Bottlerocket's settings take.
 	// Source: bottlerocket-settings-models KubernetesClusterName.
 	clusterForm = regexp.MustCompile(`^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$`)
+	// proxyForm and noProxyForm hold nothing that ends a line of an environment file or begins a quote there.
+	proxyForm   = regexp.MustCompile(`^(https?|socks5)://[^\s"'\\\x60]+$`)
+	noProxyForm = regexp.MustCompile(`^[a-zA-Z0-9.,:/*_\[\]-]*$`)
 	urlForm     = regexp.MustCompile(`^https://[a-zA-Z0-9._~:/?#@!&=%+,{}-]+$`)
 )
 
@@ -47,7 +50,22 @@ func (v *Values) validate() error {
 			return err
 		}
 	}
+	if err := v.Proxy.validate(); err != nil {
+		return err
+	}
 	return v.validateConfig()
+}
+
+func (p Proxy) validate() error {
+	for name, value := range map[string]string{"httpProxy": p.HTTPProxy, "httpsProxy": p.HTTPSProxy} {
+		if u, err := url.Parse(value); value != "" && (err != nil || u.Host == "" || !proxyForm.MatchString(value)) {
+			return fmt.Errorf("proxy.%s: want a URL such as http://proxy.example:3128", name) // it may hold a password
+		}
+	}
+	if !noProxyForm.MatchString(p.NoProxy) {
+		return fmt.Errorf("proxy.noProxy %q: want hosts, domains and networks with commas between them, such as 10.0.0.0/8,.internal", p.NoProxy)
+	}
+	return nil
 }
 
 // validateConfig reads the agent's config as the agent will, config.register with it: a node that cannot read its config

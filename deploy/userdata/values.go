@@ -43,6 +43,8 @@ type Values struct {
 	Config map[string]any `json:"config,omitempty"`
 	// FastImagePull turns on the operating system's own parallel pull (SOCI snapshotter without lazy loading).
 	FastImagePull bool `json:"fastImagePull,omitempty"`
+	// Proxy is for the agent and for what installs it (AL2023), by the names that the chart has too.
+	Proxy Proxy `json:"proxy,omitzero"`
 	// Cluster is for nodes that neither Karpenter nor a managed node group joins to the cluster.
 	Cluster *Cluster `json:"cluster,omitempty"`
 
@@ -60,6 +62,15 @@ type Source struct {
 	SHA256 map[string]string `json:"sha256,omitempty"`
 	// Path is where the AMI already has it.
 	Path string `json:"path,omitempty"`
+}
+
+// Proxy is HTTP_PROXY and its like. Pulls go by the proxy that containerd has: this one is for probes, for the API server
+// (which belongs into NoProxy where the node reaches it directly) and for the download of the agent.
+type Proxy struct {
+	HTTPProxy  string `json:"httpProxy,omitempty"`
+	HTTPSProxy string `json:"httpsProxy,omitempty"`
+	// NoProxy are hosts, domains and networks, with commas between them.
+	NoProxy string `json:"noProxy,omitempty"`
 }
 
 // Cluster holds what nodeadm and Bottlerocket need to join a cluster.
@@ -129,6 +140,9 @@ func (v *Values) Warnings(system OS) []string {
 	var out []string
 	if v.Provisioner == Karpenter && len(v.register.Taints)+len(v.register.Labels) > 0 {
 		out = append(out, "config.register is left out of userData: with Karpenter, taints belong in the NodePool's startupTaints and labels in its template")
+	}
+	if system == Bottlerocket && v.Proxy != (Proxy{}) {
+		out = append(out, "proxy is left out of Bottlerocket's userData: write settings.network.https-proxy and no-proxy, by which its containerd, and so every pull, goes")
 	}
 	if system == Bottlerocket && v.FastImagePull {
 		out = append(out, "fastImagePull needs Bottlerocket 1.44 or newer; an older one refuses the whole userData")

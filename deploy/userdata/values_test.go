@@ -39,6 +39,10 @@ func TestParseRefuses(t *testing.T) {
 		"a taint with an odd effect":           {"agent: {path: /a}\nprovisioner: Other\nconfig: {register: {taints: [{key: a, effect: Never}]}}", "effect"},
 		"a field that the agent does not know": {"agent: {path: /a}\nconfig: {image: []}", "config: "},
 		"a probe that the agent refuses":       {"agent: {path: /a}\nconfig: {probes: [{name: a, type: dns}]}", "config: "},
+		"a proxy that is no URL":               {"agent: {path: /a}\nproxy: {httpsProxy: 'proxy:3128'}", "proxy.httpsProxy"},
+		"a proxy with a second line":           {"agent: {path: /a}\nproxy: {httpProxy: \"http://p:1\\nLD_PRELOAD=/x\"}", "proxy.httpProxy"},
+		"a proxy with a quote":                 {"agent: {path: /a}\nproxy: {httpProxy: 'http://p:1\"'}", "proxy.httpProxy"},
+		"hosts with blanks":                    {"agent: {path: /a}\nproxy: {noProxy: 'a, b'}", "proxy.noProxy"},
 		"an unknown field in register":         {"agent: {path: /a}\nconfig: {register: {taint: []}}", "unknown field"},
 	}
 	for name, tc := range cases {
@@ -54,6 +58,7 @@ func TestParseAccepts(t *testing.T) {
 		"the binary of the AMI":        "agent: {path: /usr/bin/headstart-agent}",
 		"a label that kubelet may set": "agent: {path: /a}\nprovisioner: Other\nconfig: {register: {labels: {topology.kubernetes.io/zone: us-east-1a}}}",
 		"a label of a kubelet domain":  "agent: {path: /a}\nprovisioner: Other\nconfig: {register: {labels: {node.kubernetes.io/pool: a, a.node.kubernetes.io/b: c}}}",
+		"a proxy":                      "agent: {path: /a}\nproxy: {httpProxy: 'http://u:p%40ss@p.example:3128', httpsProxy: 'https://p:3128/', noProxy: '10.0.0.0/8,.internal,[::1],*.a'}",
 		"an image with a digest":       "agent: {image: registry.example:5000/a/b:v1" + digest + "}",
 	}
 	for name, values := range cases {
@@ -80,6 +85,9 @@ func TestWarnings(t *testing.T) {
 		"a digest is quiet": {"agent: {image: a" + digest + "}", userdata.AL2023, nil},
 		"Karpenter has the taints": {
 			"agent: {path: /a}\nconfig: {register: {labels: {example.com/a: b}}}", userdata.AL2023, []string{"startupTaints"},
+		},
+		"Bottlerocket has a proxy of its own": {
+			"agent: {image: a" + digest + "}\nproxy: {httpsProxy: 'http://p:1'}", userdata.Bottlerocket, []string{"settings.network.https-proxy"},
 		},
 		"an old Bottlerocket": {"agent: {image: a" + digest + "}\nfastImagePull: true", userdata.Bottlerocket, []string{"1.44"}},
 	}

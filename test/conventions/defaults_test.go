@@ -12,7 +12,7 @@ import (
 
 var (
 	// switchedOff is a flag of ours, as a test or a bench passes it, that takes away what users have by default.
-	switchedOff = regexp.MustCompile(`"--(leader-elect|metrics-bind-address|health-probe-bind-address|controllers|rules)=?(false|0|[a-z,]*)"`)
+	switchedOff = regexp.MustCompile(`"--(leader-elect|metrics-bind-address|health-probe-bind-address|controllers|rules)(=[^"]*)?"`)
 	// near is how many lines above the flag its reason may begin.
 	near = 6
 )

@@ -182,7 +182,7 @@ func (c *cluster) explain(t *testing.T) {
 
 func TestChartFromInstallToUninstall(t *testing.T) {
 	c := start(t)
-	probes, conditions := standIns(t, c.kubelet.RootDir())
+	probes, conditions := standIns(t, c.client, c.kubelet.RootDir())
 	c.conditions = conditions
 	set := append(c.release(t), c.values(t, probes...)...)
 	c.run(t, "web")
@@ -193,8 +193,10 @@ func TestChartFromInstallToUninstall(t *testing.T) {
 	t.Run("images come by policy", c.prepull)
 	t.Run("a warm pool lives in Berlin", c.warmPool)
 	t.Run("a gate is lifted", c.gate)
+	t.Run("the shipped gates are lifted", c.shippedGates)
 	t.Run("lists of ten seconds, and a dead leader", c.slowTakeover)
 	t.Run("an idle minute is silent", c.idle)
+	t.Run("an image that is nowhere costs nothing", c.unreachable)
 	t.Run("an upgrade of values loses no readiness", func(t *testing.T) {
 		c.upgrade(t, append(set, "--set", "controller.logLevel=debug", "--set", "agent.config.pull.minFree=5%"))
 	})

@@ -19,6 +19,10 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	draapi "k8s.io/kubelet/pkg/apis/dra/v1"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 	"sigs.k8s.io/yaml"
 
@@ -27,14 +31,16 @@ import (
 
 const (
 	csiDriver = "stand-in.example.com"
+	draDriver = "dra.example.com"
 	busSocket = "/run/dbus/system_bus_socket"
 	efaDevice = "/dev/infiniband/uverbs-headstart-test"
 	// somebody owns what is not root's.
 	somebody = 1000
 )
 
-// standIns play the other ends of all probe families, and return the probes, and what is to come of them.
-func standIns(t *testing.T, kubeletDir string) (probes []map[string]any, want map[corev1.NodeConditionType]string) {
+// standIns play the other ends of all probe families, and return the probes, and what is to come of them. Where the other end
+// is a device, that the pod has what it takes to look for it shows in what it says is missing.
+func standIns(t *testing.T, client kubernetes.Interface, kubeletDir string) (probes []map[string]any, want map[corev1.NodeConditionType]string) {
 	t.Helper()
 	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(web.Close)
@@ -53,12 +59,16 @@ func standIns(t *testing.T, kubeletDir string) (probes []map[string]any, want ma
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(fileDir, "ready"), nil, 0o600))
 	serveCSI(t, kubeletDir)
+	serveDRA(t, client, kubeletDir)
 	require.NoError(t, os.MkdirAll(filepath.Dir(efaDevice), 0o755))
 	require.NoError(t, os.WriteFile(efaDevice, nil, 0o600))
 	t.Cleanup(func() { _ = os.Remove(efaDevice); _ = os.Remove(filepath.Dir(efaDevice)) })
 	probes = []map[string]any{
 		{"name": "csi", "type": "csi", "drivers": []string{csiDriver}},
+		{"name": "dra", "type": "dra", "drivers": []string{draDriver}},
 		{"name": "gpu", "type": "gpu"},
+		{"name": "nvidia", "type": "gpu", "minDevices": 1},
+		{"name": "neuron", "type": "neuron", "minDevices": 1},
 		{"name": "efa", "type": "efa", "minDevices": 1},
 		{"name": "unit", "type": "systemd", "unit": serveSystemd(t)},
 		{"name": "web", "type": "http", "url": web.URL},
@@ -70,9 +80,11 @@ func standIns(t *testing.T, kubeletDir string) (probes []map[string]any, want ma
 	}
 	want = map[corev1.NodeConditionType]string{
 		// There is no adapter here; that its device file is seen tells that the folder is.
-		"headstart.dev/EfaReady": "/dev/infiniband holds 1 device files",
+		"headstart.dev/EfaReady":    "/dev/infiniband holds 1 device files",
+		"headstart.dev/NvidiaReady": "install the NVIDIA driver",
+		"headstart.dev/NeuronReady": "the Neuron kernel module is not loaded yet",
 	}
-	for _, name := range []string{"CSI", "Unit", "Web", "Port", "Health", "Socket", "File", "Command"} {
+	for _, name := range []string{"CSI", "Dra", "Unit", "Web", "Port", "Health", "Socket", "File", "Command"} {
 		want[corev1.NodeConditionType("headstart.dev/"+name+"Ready")] = ""
 	}
 	return probes, want
@@ -109,32 +121,51 @@ func (csiNode) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeG
 	return &csi.NodeGetInfoResponse{NodeId: "node1"}, nil
 }
 
-type csiRegistrar struct {
+// registrar offers a plugin to the kubelet.
+type registrar struct {
 	registerapi.UnimplementedRegistrationServer
-	endpoint string
+	kind, name, endpoint, version string
 }
 
-func (r csiRegistrar) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
-	return &registerapi.PluginInfo{Type: registerapi.CSIPlugin, Name: csiDriver, Endpoint: r.endpoint, SupportedVersions: []string{"1.0.0"}}, nil
+func (r registrar) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
+	return &registerapi.PluginInfo{Type: r.kind, Name: r.name, Endpoint: r.endpoint, SupportedVersions: []string{r.version}}, nil
 }
 
-func (r csiRegistrar) NotifyRegistrationStatus(context.Context, *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
+func (r registrar) NotifyRegistrationStatus(context.Context, *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
 	return &registerapi.RegistrationStatusResponse{}, nil
 }
 
 func serveCSI(t *testing.T, kubeletDir string) {
 	t.Helper()
-	plugin, registry := filepath.Join(kubeletDir, "plugins", csiDriver), filepath.Join(kubeletDir, "plugins_registry")
-	require.NoError(t, os.MkdirAll(plugin, 0o750))
-	require.NoError(t, os.MkdirAll(registry, 0o750))
-	endpoint := filepath.Join(plugin, "csi.sock")
-	serve(t, endpoint, func(s *grpc.Server) {
+	servePlugin(t, kubeletDir, registrar{kind: registerapi.CSIPlugin, name: csiDriver, version: "1.0.0"}, func(s *grpc.Server) {
 		csi.RegisterIdentityServer(s, csiIdentity{})
 		csi.RegisterNodeServer(s, csiNode{})
 	})
-	serve(t, filepath.Join(registry, csiDriver+"-reg.sock"), func(s *grpc.Server) {
-		registerapi.RegisterRegistrationServer(s, csiRegistrar{endpoint: endpoint})
-	})
+}
+
+// serveDRA plays a driver that has published its one device. No pod claims it, so that nothing is asked of the driver itself.
+func serveDRA(t *testing.T, client kubernetes.Interface, kubeletDir string) {
+	t.Helper()
+	servePlugin(t, kubeletDir, registrar{kind: registerapi.DRAPlugin, name: draDriver, version: draapi.DRAPluginService}, func(*grpc.Server) {})
+	_, err := client.ResourceV1().ResourceSlices().Create(t.Context(), &resourceapi.ResourceSlice{
+		ObjectMeta: metav1.ObjectMeta{Name: "node1-" + draDriver},
+		Spec: resourceapi.ResourceSliceSpec{
+			Driver: draDriver, NodeName: new("node1"), Pool: resourceapi.ResourcePool{Name: "node1", ResourceSliceCount: 1},
+			Devices: []resourceapi.Device{{Name: "gpu-0"}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+}
+
+// servePlugin serves a plugin of the kubelet's, and the registrar that offers it.
+func servePlugin(t *testing.T, kubeletDir string, offer registrar, register func(*grpc.Server)) {
+	t.Helper()
+	plugin, registry := filepath.Join(kubeletDir, "plugins", offer.name), filepath.Join(kubeletDir, "plugins_registry")
+	require.NoError(t, os.MkdirAll(plugin, 0o750))
+	require.NoError(t, os.MkdirAll(registry, 0o750))
+	offer.endpoint = filepath.Join(plugin, "plugin.sock")
+	serve(t, offer.endpoint, register)
+	serve(t, filepath.Join(registry, offer.name+"-reg.sock"), func(s *grpc.Server) { registerapi.RegisterRegistrationServer(s, offer) })
 }
 
 // serveSystemd returns a unit that is active: of this machine's systemd, or of one that a stand-in plays at its place.

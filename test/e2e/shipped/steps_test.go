@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
+
+	"headstart.dev/readiness"
 )
 
 const (
@@ -54,19 +56,28 @@ func (c *cluster) probes(t *testing.T) {
 }
 
 func (c *cluster) prepull(t *testing.T) {
+	// No pod reaches a registry on this machine's loopback. The controller asks it, and then the node, more and more seldom,
+	// which the minute that is to be silent would not outlast.
+	c.warm(t, "web")()
+}
+
+// warm has the app's image warm on the node, until the returned function is called.
+func (c *cluster) warm(t *testing.T, name string) (end func()) {
+	t.Helper()
 	policies := c.create(t, "prepullpolicies", "", `
 apiVersion: headstart.dev/v1alpha1
 kind: PrepullPolicy
-metadata: {name: web}
+metadata: {name: `+name+`}
 spec:
   nodeSelector: {matchLabels: {pool: test}}
   images: [{image: "`+c.app+`", required: true}]
 `)
-	eventually(t, func() bool { return c.node(t).Labels["prepull.headstart.dev/web"] == "true" }, "the image that a policy names is on the node")
-	// No pod reaches a registry on this machine's loopback. The controller asks it, and then the node, more and more seldom,
-	// which the minute that is to be silent would not outlast.
-	require.NoError(t, policies.Delete(t.Context(), "web", metav1.DeleteOptions{}))
-	eventually(t, func() bool { return c.node(t).Labels["prepull.headstart.dev/web"] == "" }, "the label goes with its policy")
+	label := readiness.PrepullLabel(name)
+	eventually(t, func() bool { return c.node(t).Labels[label] == "true" }, "the image that a policy names is on the node")
+	return func() {
+		require.NoError(t, policies.Delete(t.Context(), name, metav1.DeleteOptions{}))
+		eventually(t, func() bool { return c.node(t).Labels[label] == "" }, "the label goes with its policy")
+	}
 }
 
 // warmPool has a schedule in a zone that is not UTC: the image must know it.
@@ -124,6 +135,27 @@ spec:
 	eventually(t, func() bool { return count("liftedTotal") == 1 }, "the policy counts it")
 }
 
+// shippedGates makes a pod with each gate for which the chart brings a policy. What three of them ask for is there.
+func (c *cluster) shippedGates(t *testing.T) {
+	defer c.warm(t, "shipped")()
+	for _, name := range []string{"config", "csi", "images", "gpu"} {
+		c.run(t, "shipped-"+name, "headstart.dev/"+name)
+	}
+	for _, name := range []string{"config", "csi", "images"} {
+		c.waitRunning(t, "shipped-"+name)
+		policy, err := c.objects.Resource(schema.GroupVersionResource{Group: "headstart.dev", Version: "v1alpha1", Resource: "gatepolicies"}).
+			Get(t.Context(), "headstart-"+name, metav1.GetOptions{})
+		require.NoError(t, err)
+		atDeadline, _, err := unstructured.NestedInt64(policy.Object, "status", "deadlineTotal")
+		require.NoError(t, err)
+		require.Zero(t, atDeadline, "%s: because what it asks for is there", name)
+	}
+	pod, err := c.client.CoreV1().Pods("default").Get(t.Context(), "shipped-gpu", metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Len(t, pod.Spec.SchedulingGates, 1, "there is no GPU, and its deadline has not come")
+	require.NoError(t, c.client.CoreV1().Pods("default").Delete(t.Context(), "shipped-gpu", metav1.DeleteOptions{}))
+}
+
 // slowTakeover kills the leader while lists take ten seconds: both the standby and the pod that replaces the dead one must get
 // ready all the same.
 func (c *cluster) slowTakeover(t *testing.T) {
@@ -153,4 +185,30 @@ func (c *cluster) idle(t *testing.T) {
 	pause(t, idleTime)
 	require.Empty(t, c.api.of("headstart-agent"))
 	require.Empty(t, c.api.of("headstart-controller"), "beside its lease")
+}
+
+// unreachable names an image that nobody will ever find: neither the controller, which cannot look its tag up, nor the agent,
+// which tries to pull it again and again, may have the API server pay for that.
+func (c *cluster) unreachable(t *testing.T) {
+	policies := c.create(t, "prepullpolicies", "", `
+apiVersion: headstart.dev/v1alpha1
+kind: PrepullPolicy
+metadata: {name: nowhere}
+spec:
+  nodeSelector: {matchLabels: {pool: test}}
+  images: [{image: "registry.invalid/nowhere:v1", required: true}]
+`)
+	eventually(t, func() bool { return condition(c.node(t), readiness.ConditionImagesReady) == corev1.ConditionFalse }, "the node lacks it")
+	pause(t, idleTime/4) // by then both have failed and said so
+	c.api.reset()
+	pause(t, idleTime/2)
+	for _, account := range []string{"headstart-agent", "headstart-controller"} {
+		asked := 0
+		for _, n := range c.api.of(account) {
+			asked += n
+		}
+		require.LessOrEqual(t, asked, 1, "%s: %v", account, c.api.of(account))
+	}
+	require.NoError(t, policies.Delete(t.Context(), "nowhere", metav1.DeleteOptions{}))
+	eventually(t, func() bool { return condition(c.node(t), readiness.ConditionImagesReady) != corev1.ConditionFalse }, "it is forgotten")
 }

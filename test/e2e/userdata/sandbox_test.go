@@ -106,6 +106,7 @@ func TestTheUnitWorksInItsSandbox(t *testing.T) {
 	root := overlay(t, debian(t))
 	userData := render(t, fmt.Sprintf(`
 agent: {image: %q}
+proxy: {httpsProxy: "http://user:password@proxy.invalid:3128", noProxy: "127.0.0.1,10.0.0.0/8"}
 config:
   images: [{image: %q, required: true}]
   metrics: {bindAddress: "0"}
@@ -135,6 +136,9 @@ func requireConfined(t *testing.T, m *machine) {
 		key, value, _ := strings.Cut(line, ":")
 		status[key] = strings.TrimSpace(value)
 	}
+	environment := m.run(t, "cat", "/proc/"+pid+"/environ")
+	require.Contains(t, environment, "HTTPS_PROXY=http://user:password@proxy.invalid:3128\x00")
+	require.Contains(t, environment, "NO_PROXY=127.0.0.1,10.0.0.0/8\x00")
 	require.Equal(t, "1", status["NoNewPrivs"])
 	require.Equal(t, "2", status["Seccomp"], "system calls are filtered")
 	// CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, KILL, SETGID, SETUID, SYS_ADMIN, MKNOD, SETFCAP.
