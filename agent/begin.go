@@ -24,6 +24,9 @@ func (a *Agent) begin(ctx context.Context) error {
 	}
 	recorder.Record(timeline.Phase{Name: timeline.Agent, Start: started, End: started})
 	if first, ok := recorder.Timeline().Find(timeline.Agent, ""); ok {
+		if first.Start.Before(started) {
+			a.state.resumed = first.Start
+		}
 		started = first.Start
 	}
 	a.state.horizon = started.Add(-bootWindow)

@@ -25,6 +25,9 @@ type state struct {
 	changed, progress func()
 	// horizon is the earliest moment that can belong to this boot.
 	horizon time.Time
+	// resumed is when an agent first ran in this boot, where it was an earlier process than this one: what that one has
+	// published stands until this one has looked.
+	resumed time.Time
 
 	// onNode are told of every state of the Node.
 	onNode []func(*corev1.Node)
@@ -145,9 +148,13 @@ func (s *state) conditions() []nodestatus.Condition {
 		if result.Status == probe.NotApplicable {
 			continue
 		}
-		out = append(out, nodestatus.Condition{
+		condition := nodestatus.Condition{
 			Type: p.Condition, Status: corev1.ConditionStatus(result.Status), Reason: result.Reason, Message: result.Message,
-		})
+		}
+		if !looked {
+			condition.Unless = s.resumed
+		}
+		out = append(out, condition)
 	}
 	return out
 }

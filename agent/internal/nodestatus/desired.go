@@ -3,6 +3,7 @@ package nodestatus
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,13 @@ type Condition struct {
 	Status  corev1.ConditionStatus
 	Reason  string
 	Message string
+	// Unless is set for what is not known yet: a Node on which the condition was written since then keeps what it says.
+	Unless time.Time
+}
+
+// keeps reports whether a Node's condition is to stay although the agent does not know it yet.
+func (c Condition) keeps(have *corev1.NodeCondition) bool {
+	return !c.Unless.IsZero() && have != nil && !have.LastHeartbeatTime.Time.Before(c.Unless.Truncate(time.Second))
 }
 
 // Desired is all that the agent wants on its Node.
@@ -47,16 +55,7 @@ func (d difference) empty() bool { return len(d.conditions)+len(d.gone)+len(d.an
 func diff(want Desired, node *corev1.Node) difference {
 	out := difference{annotations: map[string]string{}}
 	for _, condition := range want.Conditions {
-		have := find(node, condition.Type)
-		switch {
-		case have == nil || have.Status != condition.Status || have.Reason != condition.Reason:
-			out.urgent = true
-		case have.Message != condition.Message:
-			out.words = true
-		default:
-			continue
-		}
-		out.conditions = append(out.conditions, condition)
+		out.compare(condition, find(node, condition.Type))
 	}
 	for _, conditionType := range want.Gone {
 		if find(node, conditionType) != nil {
@@ -75,6 +74,20 @@ func diff(want Desired, node *corev1.Node) difference {
 		}
 	}
 	return out
+}
+
+func (d *difference) compare(want Condition, have *corev1.NodeCondition) {
+	switch {
+	case want.keeps(have):
+		return
+	case have == nil || have.Status != want.Status || have.Reason != want.Reason:
+		d.urgent = true
+	case have.Message != want.Message:
+		d.words = true
+	default:
+		return
+	}
+	d.conditions = append(d.conditions, want)
 }
 
 func find(node *corev1.Node, conditionType string) *corev1.NodeCondition {

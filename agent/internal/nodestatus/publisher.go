@@ -18,7 +18,7 @@ const (
 	// lazyDelay is how long lazy annotations wait for a patch to ride along with.
 	lazyDelay = 5 * time.Second
 	// wordsMost is the longest that other words for what the Node says already wait. The first go at once, and each time that
-	// nothing but words had to be written the next wait twice as long: a fleet that lacks one image may not write for ever.
+	// nothing but words had to be written the next wait four times as long: a fleet that lacks one image may not write for ever.
 	wordsMost = 10 * time.Minute
 	// requestTimeout bounds one request.
 	requestTimeout = 10 * time.Second
@@ -175,7 +175,7 @@ func (s *session) publish(ctx context.Context) error {
 	case lacks.urgent:
 		s.wordy = 0
 	case lacks.words:
-		s.wordy = min(max(2*s.wordy, lazyDelay), wordsMost)
+		s.wordy = min(max(4*s.wordy, lazyDelay), wordsMost)
 	}
 	s.failing, s.last, s.known = false, now, updated
 	s.source.Published(want, now)

@@ -197,9 +197,11 @@ func TestChartFromInstallToUninstall(t *testing.T) {
 	t.Run("lists of ten seconds, and a dead leader", c.slowTakeover)
 	t.Run("an idle minute is silent", c.idle)
 	t.Run("an image that is nowhere costs nothing", c.unreachable)
+	// Agents that start again have this image's trouble to tell before they have looked at anything else.
 	t.Run("an upgrade of values loses no readiness", func(t *testing.T) {
 		c.upgrade(t, append(set, "--set", "controller.logLevel=debug", "--set", "agent.config.pull.minFree=5%"))
 	})
+	t.Run("an image that nobody wants is forgotten", c.forget)
 	t.Run("what helm template prints takes nothing away", func(t *testing.T) { c.applyTemplate(t, filepath.Join(root, chartPath), set) })
 	t.Run("an uninstall leaves nothing", c.uninstall)
 }

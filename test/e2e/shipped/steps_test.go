@@ -190,7 +190,7 @@ func (c *cluster) idle(t *testing.T) {
 // unreachable names an image that nobody will ever find: neither the controller, which cannot look its tag up, nor the agent,
 // which tries to pull it again and again, may have the API server pay for that.
 func (c *cluster) unreachable(t *testing.T) {
-	policies := c.create(t, "prepullpolicies", "", `
+	c.create(t, "prepullpolicies", "", `
 apiVersion: headstart.dev/v1alpha1
 kind: PrepullPolicy
 metadata: {name: nowhere}
@@ -209,6 +209,11 @@ spec:
 		}
 		require.LessOrEqual(t, asked, 1, "%s: %v", account, c.api.of(account))
 	}
+}
+
+// forget ends the policy of an image that is nowhere.
+func (c *cluster) forget(t *testing.T) {
+	policies := c.objects.Resource(schema.GroupVersionResource{Group: "headstart.dev", Version: "v1alpha1", Resource: "prepullpolicies"})
 	require.NoError(t, policies.Delete(t.Context(), "nowhere", metav1.DeleteOptions{}))
 	eventually(t, func() bool { return condition(c.node(t), readiness.ConditionImagesReady) != corev1.ConditionFalse }, "it is forgotten")
 }
