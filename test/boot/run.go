@@ -278,6 +278,17 @@ func (r *run) logs(ctx context.Context) string {
 	if err == nil {
 		logs += fmt.Sprintf("\npod: %s, gates %v, conditions %+v", pod.Status.Phase, pod.Spec.SchedulingGates, pod.Status.Conditions)
 	}
+	nodes, err := r.cluster.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err == nil {
+		lines := []string{""}
+		for _, node := range nodes.Items {
+			lines = append(lines, fmt.Sprintf("node: %s, taints %v, annotations %v", node.Name, node.Spec.Taints, node.Annotations))
+		}
+		logs += strings.Join(lines, "\n")
+	}
+	if policies, err := r.cluster.client.RESTClient().Get().AbsPath("/apis/headstart.dev/v1alpha1/gatepolicies").DoRaw(ctx); err == nil {
+		logs += fmt.Sprintf("\npolicies: %s", policies)
+	}
 	return logs
 }
 
