@@ -48,7 +48,7 @@ verify: generate lint ## generated code fresh, modules tidy, lint clean
 vuln: ## known vulnerabilities (needs the Go vulnerability database, so not part of verify)
 	$(TOOL) govulncheck ./...
 
-# Two suites at a time, the long ones first: tests wait as much as they work.
+# Two suites at a time, the long ones first: what one waits for, the other uses. On two cores no more would help.
 SUITES := integration unit e2e containerd
 
 test: prepare ## every test: unit, real API server, real containerd, real kubelet; each suite runs, whatever the others say

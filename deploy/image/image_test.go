@@ -32,8 +32,8 @@ func build(t *testing.T) *image.Built {
 	return buildSpec(t, image.Spec{Command: "kubectl-headstart", User: "65532:65532", Args: []string{"--help"}}, runtime.GOARCH)
 }
 
-// architectures are this machine's own, and in make test-long all that we release: compiling for another one takes longer than
-// all of the other unit tests, and no file of ours is for one alone.
+// architectures are this machine's own, and in make test-long all that we release: compiling for another one takes more than
+// five minutes where nothing is cached, and no file of ours is for one alone.
 func architectures() []string {
 	if os.Getenv("HEADSTART_LONG") != "" {
 		return []string{"amd64", "arm64"}

@@ -64,8 +64,8 @@ type Source struct {
 	Path string `json:"path,omitempty"`
 }
 
-// Proxy is HTTP_PROXY and its like. Pulls go by the proxy that containerd has: this one is for probes, for the API server
-// (which belongs into NoProxy where the node reaches it directly) and for the download of the agent.
+// Proxy is HTTP_PROXY and its like, for the download of the agent and for the API server, which belongs into NoProxy where the
+// node reaches it directly. Pulls go by the proxy that containerd has, and by this one where it has none; probes by none.
 type Proxy struct {
 	HTTPProxy  string `json:"httpProxy,omitempty"`
 	HTTPSProxy string `json:"httpsProxy,omitempty"`

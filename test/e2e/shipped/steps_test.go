@@ -24,11 +24,16 @@ const (
 	idleTime = time.Minute
 )
 
+// ours are the objects of one of Headstart's resources, in all namespaces.
+func (c *cluster) ours(resource string) dynamic.NamespaceableResourceInterface {
+	return c.objects.Resource(schema.GroupVersionResource{Group: "headstart.dev", Version: "v1alpha1", Resource: resource})
+}
+
 func (c *cluster) create(t *testing.T, resource, namespace, text string) dynamic.ResourceInterface {
 	t.Helper()
 	object := map[string]any{}
 	require.NoError(t, yaml.Unmarshal([]byte(text), &object))
-	all := c.objects.Resource(schema.GroupVersionResource{Group: "headstart.dev", Version: "v1alpha1", Resource: resource})
+	all := c.ours(resource)
 	var client dynamic.ResourceInterface = all
 	if namespace != "" {
 		client = all.Namespace(namespace)
@@ -143,8 +148,7 @@ func (c *cluster) shippedGates(t *testing.T) {
 	}
 	for _, name := range []string{"config", "csi", "images"} {
 		c.waitRunning(t, "shipped-"+name)
-		policy, err := c.objects.Resource(schema.GroupVersionResource{Group: "headstart.dev", Version: "v1alpha1", Resource: "gatepolicies"}).
-			Get(t.Context(), "headstart-"+name, metav1.GetOptions{})
+		policy, err := c.ours("gatepolicies").Get(t.Context(), "headstart-"+name, metav1.GetOptions{})
 		require.NoError(t, err)
 		atDeadline, _, err := unstructured.NestedInt64(policy.Object, "status", "deadlineTotal")
 		require.NoError(t, err)
@@ -213,7 +217,6 @@ spec:
 
 // forget ends the policy of an image that is nowhere.
 func (c *cluster) forget(t *testing.T) {
-	policies := c.objects.Resource(schema.GroupVersionResource{Group: "headstart.dev", Version: "v1alpha1", Resource: "prepullpolicies"})
-	require.NoError(t, policies.Delete(t.Context(), "nowhere", metav1.DeleteOptions{}))
+	require.NoError(t, c.ours("prepullpolicies").Delete(t.Context(), "nowhere", metav1.DeleteOptions{}))
 	eventually(t, func() bool { return condition(c.node(t), readiness.ConditionImagesReady) != corev1.ConditionFalse }, "it is forgotten")
 }
